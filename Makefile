@@ -1,0 +1,48 @@
+# Every target sets up what it needs in .venv; the machine needs Python 3.11+ and make only.
+PYTHON ?= python3
+BIN := .venv/bin
+export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
+export TF_CPP_MIN_LOG_LEVEL ?= 1
+
+.PHONY: demo test test-slow lint format wheel bench clean
+
+demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
+	rm -rf runs/demo
+	$(BIN)/python examples/train.py --output runs/demo
+
+test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JAX
+	$(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not slow and not tensorflow"
+
+test-slow: .venv/installed  ## the demo's accuracy for five seeds and on fashion_mnist
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: .venv/installed  ## build sdist and wheel; install and use the wheel outside the checkout
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python tests/check_wheel.py dist
+
+bench: .venv/installed-bench  ## speed against the peers, as the table of the README
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist runs *.egg-info
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("kerasopt needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@

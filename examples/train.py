@@ -1,0 +1,370 @@
+"""Train a small convolutional network on the images of a TFDS dataset, with kerasopt's parts.
+
+    python examples/train.py
+    python examples/train.py --dataset fashion_mnist --optimizer adam --devices 2
+
+The default, `digits`, needs no network. Any image-classification dataset of TensorFlow Datasets
+does as well; one that is not in the data folder yet is downloaded first. The output folder gets the
+learning curves (curves.png), every epoch in numbers (history.csv), the best model (model.keras) and
+a report (report.md). Ctrl-C ends training early and keeps all of these.
+"""
+
+import argparse
+import contextlib
+import inspect
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import keras
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import kerasopt
+import kerasopt.data  # registers the dataset `digits`
+from kerasopt.strategies import DataParallel
+
+LARGEST_SIDE = 96  # larger images, and images of several sizes, are resized to this
+RATES = {"momentum": 0.5}  # where an optimizer's default is not what this network needs
+
+
+class RefusedError(Exception):
+    """What was asked cannot be done; the message says why, in a line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message without the usage, and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def default_rate(optimizer: Any) -> Any:
+    """Return the default of the argument `learning_rate`, or None."""
+    rate = inspect.signature(optimizer).parameters.get("learning_rate")
+    return rate.default if rate else None
+
+
+def optimizers() -> dict[str, Callable[..., Any]]:
+    """Return kerasopt's and Keras' optimizers that have a default learning rate, by name."""
+    members = {**vars(keras.optimizers), **vars(kerasopt.optimizers)}
+    classes = {name.lower(): member for name, member in members.items() if inspect.isclass(member)}
+    return {name: each for name, each in classes.items() if isinstance(default_rate(each), float)}
+
+
+def above_zero(kind: type) -> Callable[[str], Any]:
+    """Return a converter for argparse to numbers greater than zero."""
+
+    def convert(text: str) -> Any:
+        if not 0 < (value := kind(text)) < math.inf:
+            raise argparse.ArgumentTypeError(f"must be greater than 0. Received: {text}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse shows it where the text is no number
+    return convert
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--dataset", default="digits", help="a TFDS image-classification dataset (digits)")
+    add("--data-dir", help="TFDS data folder (TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    add("--epochs", type=above_zero(int), help="at most (50, fewer for large datasets)")
+    add("--batch-size", type=above_zero(int), default=64, help="samples a step (64)")
+    add("--optimizer", choices=sorted(optimizers()), default="momentum", help="(momentum)")
+    add("--learning-rate", type=above_zero(float), help="at the start; decays to 0 along a cosine")
+    add("--strategy", choices=["none", "data"], default="data", help="data: split batches (data)")
+    add("--devices", type=above_zero(int), help="GPUs, or logical CPUs (all GPUs, or 1 CPU)")
+    add("--output", type=Path, help="a new or empty folder (runs/DATASET-TIME)")
+    add("--seed", type=int, default=0, help="of weights, order and augmentation (0)")
+    options = parser.parse_args(arguments)
+    if options.devices and options.strategy == "none":
+        parser.error("argument --devices: there is one with --strategy none")
+    chosen = optimizers()[options.optimizer]
+    options.learning_rate = (
+        options.learning_rate or RATES.get(options.optimizer) or default_rate(chosen)
+    )
+    run = f"{options.dataset.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    options.output = options.output or Path("runs", run)
+    return options
+
+
+def claim(folder: Path) -> None:
+    """Make the output folder, and see that it is empty and can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise RefusedError(f"--output {folder} is not empty; name a new folder")
+        if not folder.stat().st_mode & 0o222:  # which does not stop an administrator
+            raise PermissionError("it is read-only")
+        (folder / "history.csv").touch()
+    except OSError as error:
+        raise RefusedError(f"--output {folder} cannot be written: {error}") from error
+
+
+def choose_strategy(options: argparse.Namespace) -> DataParallel | None:
+    """Return the strategy to train under, if any."""
+    if options.strategy == "none":
+        return None
+    gpus = tf.config.list_physical_devices("GPU")
+    options.devices = options.devices or len(gpus) or 1
+    if options.batch_size % options.devices:
+        raise RefusedError(f"--batch-size must divide by --devices {options.devices}")
+    if gpus and options.devices > len(gpus):
+        raise RefusedError(f"--devices {options.devices}: this machine has {len(gpus)} GPUs")
+    if not gpus:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        logical = [tf.config.LogicalDeviceConfiguration()] * options.devices
+        tf.config.set_logical_device_configuration(cpu, logical)
+    kind = "GPU" if gpus else "CPU"
+    return DataParallel([f"{kind}:{i}" for i in range(options.devices)])
+
+
+def prepare(options: argparse.Namespace) -> tfds.core.DatasetBuilder:
+    """Open the dataset; download and prepare it if that has not been done."""
+    refused = f"--dataset {options.dataset}"
+    try:
+        builder = tfds.builder(options.dataset, data_dir=options.data_dir)
+    except (ValueError, ImportError) as error:
+        raise RefusedError(f"{refused}: {str(error).splitlines()[0]}") from error
+    keys = builder.info.supervised_keys or ()
+    kinds = [type(builder.info.features[key]) for key in keys if isinstance(key, str)]
+    if kinds != [tfds.features.Image, tfds.features.ClassLabel]:
+        raise RefusedError(f"{refused} is not a dataset of images with one class each")
+    try:
+        builder.download_and_prepare()
+    except (OSError, ImportError) as error:
+        raise RefusedError(f"{refused} could not be prepared: {error}") from error
+    return builder
+
+
+class Data(NamedTuple):
+    """The three parts of a dataset, in batches of (image, label), and what they hold."""
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    sizes: list[int]
+    shape: tuple[int, int, int]
+    classes: int
+
+
+def split(sizes: dict[str, int], batch_size: int) -> list[str]:
+    """Name the training, validation and test parts; the training parts come in whole batches."""
+    held_out = next((name for name in ("test", "validation") if name in sizes), None)
+    end = sizes["train"] if held_out else int(0.8 * sizes["train"])
+    validation = max(1, round(0.1 * end / batch_size)) * batch_size
+    if end < validation + batch_size:
+        raise RefusedError(f"--batch-size {batch_size} is too large for {end} training images")
+    start = end - validation
+    return [f"train[:{start}]", f"train[{start}:{end}]", held_out or f"train[{end}:]"]
+
+
+def load(builder: tfds.core.DatasetBuilder, batch_size: int, seed: int) -> Data:
+    """Split the dataset, bring its images to one size and batch them."""
+    info = builder.info
+    image, label = (info.features[key] for key in info.supervised_keys)
+    names = split({name: part.num_examples for name, part in info.splits.items()}, batch_size)
+    sizes = [info.splits[name].num_examples for name in names]
+    height, width, channels = image.shape
+    if resize := None in (height, width) or max(height, width) > LARGEST_SIDE:
+        height = width = LARGEST_SIDE
+
+    def fit_size(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return (tf.image.resize(image, (height, width), antialias=True) if resize else image), label
+
+    train, validation, test = (
+        builder.as_dataset(split=name, as_supervised=True)
+        .map(fit_size, num_parallel_calls=tf.data.AUTOTUNE)
+        .cache()
+        for name in names
+    )
+    train = train.shuffle(min(sizes[0], 20_000), seed=seed).batch(batch_size, drop_remainder=True)
+    return Data(
+        train.prefetch(tf.data.AUTOTUNE),
+        validation.batch(batch_size),
+        test.batch(batch_size),
+        sizes,
+        (height, width, channels),
+        label.num_classes,
+    )
+
+
+def build(data: Data) -> keras.Model:
+    """Build the network: normalisation, augmentation, three convolutions, a linear classifier."""
+    layers = keras.layers
+    side = min(data.shape[:2])
+    normalise = layers.Normalization(axis=-1)
+    normalise.adapt(data.train.map(lambda images, labels: images))
+    network = [
+        keras.Input(data.shape),
+        normalise,
+        layers.RandomTranslation(1 / side, 1 / side, fill_mode="nearest"),  # by a pixel
+        layers.RandomRotation(0.02, fill_mode="nearest"),
+        layers.RandomZoom(0.05, fill_mode="nearest"),
+        kerasopt.layers.RandomGaussianNoise(stddev=(0, 0.1)),
+    ]
+    for filters in (32, 64, 128):
+        network.append(layers.Conv2D(filters, 3, padding="same", activation="relu"))
+        if side >= 8:
+            network.append(layers.MaxPooling2D())
+            side //= 2
+    network += [layers.Flatten(), layers.Dropout(0.3), layers.Dense(data.classes)]
+    return keras.Sequential(network)
+
+
+def compile_model(model: keras.Model, options: argparse.Namespace, steps: int) -> None:
+    """Compile with the optimizer that was asked for, its rate decaying over all steps."""
+    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
+    model.compile(
+        optimizer=optimizers()[options.optimizer](learning_rate=rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+def train(model: keras.Model, data: Data, epochs: int, folder: Path) -> tuple[Any, bool]:
+    """Fit, with the best weights in the model at the end; return the curves, and if it ended."""
+    curve = kerasopt.callbacks.LearningCurve(folder / "curves.png", title=folder.name)
+    stop = keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)
+    log = keras.callbacks.CSVLogger(folder / "history.csv")
+    try:
+        model.fit(
+            data.train,
+            validation_data=data.validation,
+            epochs=epochs,
+            shuffle=False,  # the dataset does it
+            callbacks=[stop, log, curve],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except KeyboardInterrupt:
+        if stop.best_weights is not None:
+            model.set_weights(stop.best_weights)
+        return curve, False
+    return curve, True
+
+
+def read_curves(curve: kerasopt.callbacks.LearningCurve) -> str:
+    """Say what the learning curves show."""
+    if curve.best is None:
+        return "The validation error was never finite: training diverged. Lower the learning rate."
+    training, validation = curve.history["loss"], curve.history["val_loss"]
+    best, last = validation[curve.best], validation[-1]
+    words = (
+        f"The validation error was lowest, {best:.4f}, at epoch {curve.epochs[curve.best]} of "
+        f"{curve.epochs[-1]}, where the training error was {training[curve.best]:.4f}. "
+    )
+    if last > 1.25 * best:
+        return words + f"It has risen to {last:.4f} since; the model is that of the best epoch."
+    if curve.best >= len(validation) - 2:
+        return words + "It was still falling at the end: more epochs may lower it further."
+    return words + "It has stayed near that since; the model is that of the best epoch."
+
+
+REPORT = """# {dataset}: test accuracy {accuracy:.2%}
+
+{sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test images. Training {ended} after
+{done} of {epochs} epochs. Test loss {loss:.4f}.
+
+![Learning curves](curves.png)
+
+## What the curves say
+
+{words}
+
+## Where the time went
+
+| stage | seconds |
+|---|---|
+{times}
+
+Training ran {steps:,} steps, {rate:,.0f} images a second.
+
+## Settings
+
+| option | value |
+|---|---|
+{settings}
+
+## The model
+
+```python
+import keras, kerasopt
+
+model = keras.saving.load_model("model.keras")
+```
+"""
+
+
+class Stopwatch(dict[str, float]):
+    """The seconds that each stage took."""
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time the body."""
+        start = time.perf_counter()
+        yield
+        self[stage] = time.perf_counter() - start
+
+
+def table(rows: dict[str, Any]) -> str:
+    """Return the rows of a Markdown table."""
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, save, test and report; return the exit status."""
+    clock = Stopwatch()
+    keras.utils.set_random_seed(options.seed)
+    strategy = choose_strategy(options)
+    with clock("preparing the data"):
+        data = load(prepare(options), options.batch_size, options.seed)
+    claim(folder := options.output)
+    steps = data.sizes[0] // options.batch_size
+    options.epochs = options.epochs or min(50, max(8, round(400_000 / data.sizes[0])))
+    with clock("building"), strategy.scope() if strategy else contextlib.nullcontext():
+        model = build(data)
+        compile_model(model, options, options.epochs * steps)
+    with clock("training"):
+        curve, ended = train(model, data, options.epochs, folder)
+    if not (done := len(curve.epochs)):
+        print(f"Interrupted before the first epoch ended: nothing to keep in {folder}.")
+        return 130
+    with clock("saving"):
+        model.save(folder / "model.keras")
+    with clock("testing"):  # what was saved, on one device
+        saved = keras.saving.load_model(folder / "model.keras")
+        loss, accuracy = saved.evaluate(data.test, verbose=0)
+    report = REPORT.format(
+        **{**vars(options), "sizes": data.sizes, "loss": loss, "accuracy": accuracy, "done": done},
+        ended="ended" if ended else "was interrupted",
+        words=read_curves(curve),
+        times=table({stage: f"{seconds:.1f}" for stage, seconds in clock.items()}),
+        steps=done * steps,
+        rate=done * steps * options.batch_size / clock["training"],
+        settings=table(vars(options)),
+    )
+    (folder / "report.md").write_text(report)
+    if not ended:
+        print(f"Interrupted: the best model so far and the curves are kept in {folder}.")
+    print(f"Test accuracy {accuracy:.2%}. See {folder}/report.md and {folder}/curves.png.")
+    return 0 if ended else 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the example; return the exit status."""
+    options = parse(arguments)
+    try:
+        return run(options)
+    except RefusedError as refusal:
+        print(f"train.py: error: {refusal}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

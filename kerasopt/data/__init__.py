@@ -1,0 +1,3 @@
+"""Datasets for TensorFlow Datasets; importing this module registers them."""
+
+from kerasopt.data._digits import Digits as Digits

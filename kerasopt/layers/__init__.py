@@ -1,0 +1,3 @@
+"""Layers for `keras.Sequential`, functional and subclassed models, and for `tf.data`."""
+
+from kerasopt.layers._random_gaussian_noise import RandomGaussianNoise as RandomGaussianNoise

@@ -1,0 +1,243 @@
+"""What every optimizer keeps."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.contract.cases import OPTIMIZERS, Case, bad_rows, dense_model, rows
+
+every_optimizer = rows(*OPTIMIZERS)
+
+
+def steps(
+    optimizer: keras.optimizers.Optimizer, gradients: list[list[float]], dtype: str = "float32"
+) -> np.ndarray:
+    """Apply one gradient after another to the weights (1, -2, 3); return where they end."""
+    w = keras.Variable([1.0, -2.0, 3.0], dtype=dtype)
+    optimizer.build([w])
+    for gradient in gradients:
+        optimizer.apply([ops.convert_to_tensor(gradient, dtype=dtype)], [w])
+    optimizer.finalize_variable_values([w])
+    return ops.convert_to_numpy(ops.cast(w, "float32"))
+
+
+GRADIENTS = [[3.0, -4.0, 12.0], [1.0, 2.0, -2.0], [-30.0, 40.0, 0.0], [0.5, 0.5, 0.5]]
+
+
+@every_optimizer
+def test_config_round_trip_through_json(case: Case) -> None:
+    optimizer = case.make(weight_decay=0.1, clipnorm=2.0)
+    config = json.loads(json.dumps(optimizer.get_config()))
+    again = type(optimizer).from_config(config)
+    assert again.get_config() == optimizer.get_config()
+    serialized = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    assert keras.optimizers.deserialize(serialized).get_config() == optimizer.get_config()
+    np.testing.assert_array_equal(steps(again, GRADIENTS), steps(optimizer, GRADIENTS))
+
+
+@every_optimizer
+def test_is_taken_by_instance(case: Case) -> None:
+    optimizer = case.make()
+    assert keras.optimizers.get(optimizer) is optimizer
+    assert dense_model(optimizer).optimizer is optimizer
+
+
+@every_optimizer
+def test_goes_on_the_same_after_save_and_load(case: Case, digits: tuple, tmp_path: Path) -> None:
+    model = dense_model(case.make())
+    model.fit(*digits, epochs=1, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(*digits, epochs=2, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for ours, theirs in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@every_optimizer
+def test_minimises_a_quadratic(case: Case) -> None:
+    curvature, w = np.array([1.0, 10.0], "float32"), keras.Variable([3.0, -2.0])
+    optimizer = case.make()
+    for _ in range(1000):
+        optimizer.apply([curvature * w], [w])
+    assert np.abs(w.numpy()).max() < 1e-4
+
+
+@every_optimizer
+def test_minimises_rosenbrock(case: Case) -> None:
+    w = keras.Variable([-1.2, 1.0])
+    optimizer = case.make()
+    for _ in range(4000):
+        x, y = w.numpy()
+        gradient = [-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)]
+        optimizer.apply([ops.convert_to_tensor(gradient, dtype="float32")], [w])
+    x, y = w.numpy()
+    assert (1 - x) ** 2 + 100 * (y - x * x) ** 2 < 1e-2  # it starts at 24.2
+
+
+@every_optimizer
+@pytest.mark.parametrize(("dtype", "close"), [("bfloat16", 0.1), ("float64", 1e-5)])
+def test_keeps_the_type_of_the_weights(case: Case, dtype: str, close: float) -> None:
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 by default")
+    optimizer = case.make()
+    reference, other = steps(case.make(), GRADIENTS), steps(optimizer, GRADIENTS, dtype)
+    np.testing.assert_allclose(other, reference, rtol=close, atol=close)
+    slots = [v for v in optimizer.variables if v.shape == (3,)]
+    assert {keras.backend.standardize_dtype(v.dtype) for v in slots} == {dtype}
+
+
+@every_optimizer
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_trains_in_reduced_precision(case: Case, digits: tuple, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    optimizer = case.make()
+    history = dense_model(optimizer).fit(*digits, epochs=5, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+@every_optimizer
+def test_weight_decay(case: Case) -> None:
+    plain, decayed = case.make(), case.make(weight_decay=0.5)
+    zero = [[0.0, 0.0, 0.0]]
+    shrink = 1 - 0.5 * float(plain.learning_rate)
+    np.testing.assert_allclose(steps(decayed, zero), shrink * steps(plain, zero), rtol=1e-6)
+
+
+@every_optimizer
+def test_moving_average_of_the_weights(case: Case) -> None:
+    average = steps(case.make(), GRADIENTS[:1])
+    for count in range(2, len(GRADIENTS) + 1):
+        average = 0.5 * average + 0.5 * steps(case.make(), GRADIENTS[:count])
+    averaged = steps(case.make(use_ema=True, ema_momentum=0.5), GRADIENTS)
+    np.testing.assert_allclose(averaged, average, rtol=1e-5)
+
+
+@every_optimizer
+@pytest.mark.parametrize("kind", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_clipping(case: Case, kind: str) -> None:
+    def clip(gradient: list[float]) -> list[float]:
+        if kind == "clipvalue":
+            return list(np.clip(gradient, -2.0, 2.0))
+        return list(np.array(gradient) * min(1.0, 2.0 / np.linalg.norm(gradient)))
+
+    clipped = steps(case.make(**{kind: 2.0}), GRADIENTS)
+    np.testing.assert_allclose(clipped, steps(case.make(), [clip(g) for g in GRADIENTS]), rtol=1e-5)
+
+
+@every_optimizer
+def test_gradient_accumulation(case: Case) -> None:
+    pairs = zip(GRADIENTS[::2], GRADIENTS[1::2], strict=True)
+    means = [list(np.mean(pair, axis=0)) for pair in pairs]
+    accumulated = steps(case.make(gradient_accumulation_steps=2), GRADIENTS)
+    np.testing.assert_allclose(accumulated, steps(case.make(), means), rtol=1e-6)
+
+
+@every_optimizer
+def test_schedule_is_followed(case: Case) -> None:
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.01])
+    scheduled = steps(case.make(learning_rate=schedule), GRADIENTS)
+    by_hand, w = case.make(learning_rate=0.1), keras.Variable([1.0, -2.0, 3.0])
+    for count, gradient in enumerate(GRADIENTS):
+        by_hand.learning_rate = 0.1 if count < 2 else 0.01
+        by_hand.apply([ops.convert_to_tensor(gradient)], [w])
+    np.testing.assert_allclose(scheduled, w.numpy(), rtol=1e-6)
+    assert not np.allclose(scheduled, steps(case.make(learning_rate=0.1), GRADIENTS))
+
+
+@every_optimizer
+@pytest.mark.tensorflow
+def test_sparse_gradients_equal_dense_ones(case: Case) -> None:
+    import tensorflow as tf
+
+    sparse, dense = (keras.Variable(np.arange(12.0).reshape(4, 3)) for _ in range(2))
+    rows = tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    slices = tf.IndexedSlices(rows, tf.constant([2, 0, 2]), tf.constant([4, 3]))
+    ours, reference = case.make(), case.make()
+    for _ in range(3):
+        ours.apply([slices], [sparse])
+        reference.apply([tf.convert_to_tensor(slices)], [dense])
+    np.testing.assert_allclose(sparse.numpy(), dense.numpy(), rtol=1e-6)
+
+
+@every_optimizer
+def test_trains_an_embedding(case: Case) -> None:
+    words = np.array([[0, 3], [1, 1], [2, 3], [0, 2]])
+    layers = keras.layers
+    model = keras.Sequential([layers.Embedding(4, 2), layers.Flatten(), layers.Dense(1)])
+    model.compile(case.make(), "mse")
+    losses = model.fit(words, np.array([0.0, 1.0, 2.0, 3.0]), epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@every_optimizer
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_weights_without_gradient_stay(case: Case) -> None:
+    used, unused = keras.Variable([1.0]), keras.Variable([1.0])
+    case.make().apply([ops.ones(1), None], [used, unused])
+    assert used.numpy() != 1
+    assert unused.numpy() == 1
+
+
+@every_optimizer
+def test_frozen_layers_stay(case: Case, digits: tuple) -> None:
+    model = dense_model(case.make())
+    frozen, trained = model.layers[1], model.layers[2]
+    frozen.trainable = False
+    model.compile(case.make(), loss=model.loss)
+    before = [w.numpy() for w in (*frozen.weights, *trained.weights)]
+    model.fit(*digits, verbose=0)
+    changed = [not np.array_equal(a, w.numpy()) for a, w in zip(before, model.weights, strict=True)]
+    assert changed == [False, False, True, True]
+
+
+@every_optimizer
+def test_compiled_and_not_agree(case: Case, digits: tuple) -> None:
+    weights = []
+    for jit_compile in (False, True):
+        model = dense_model(case.make(), jit_compile=jit_compile)
+        model.fit(*digits, epochs=3, shuffle=False, verbose=0)
+        weights.append(np.concatenate([w.numpy().ravel() for w in model.weights]))
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
+
+
+@every_optimizer
+def test_second_step_does_not_trace_again(case: Case, digits: tuple) -> None:
+    traces = []
+
+    def loss(y: object, y_pred: object) -> object:
+        traces.append(y_pred)
+        return keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+
+    model = dense_model(case.make(), loss=loss, metrics=[])
+    model.train_on_batch(*digits)
+    first = len(traces)
+    for _ in range(3):
+        model.train_on_batch(*digits)
+    assert len(traces) == first
+
+
+@every_optimizer
+@pytest.mark.tensorflow
+def test_same_path_under_data_parallel(case: Case, digits: tuple) -> None:
+    import kerasopt
+
+    alone = dense_model(case.make())
+    with kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"]).scope():
+        together = dense_model(case.make())
+    for model in (alone, together):
+        model.fit(*digits, epochs=3, shuffle=False, verbose=0)
+    for ours, theirs in zip(together.weights, alone.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+
+
+@bad_rows(*OPTIMIZERS)
+def test_bad_arguments(case: Case, arguments: dict, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        case.make(**arguments)

@@ -24,13 +24,23 @@ class CurveFigure:
     """
 
     def __init__(self, metrics: Sequence[str], title: str | None = None) -> None:
-        columns = min(len(metrics), 3)
-        rows = math.ceil(len(metrics) / columns)
-        self.figure = Figure(figsize=(5 * columns, 3.6 * rows + 0.2), layout="constrained")
-        self.figure.suptitle(title or "")
-        grid = self.figure.subplots(rows, columns, squeeze=False).flat
+        rows = math.ceil(len(metrics) / 3)
+        columns = math.ceil(len(metrics) / rows)
+        width, height = 5 * columns, 3.6 * rows + 0.4  # inches
+        self.figure = Figure(figsize=(width, height))
+        self.figure.suptitle(title or "", y=1 - 0.12 / height, va="top")
+        # Fixed margins: a layout engine would take longer than all else that is drawn.
+        self.figure.subplots_adjust(
+            left=0.75 / width,
+            right=1 - 0.2 / width,
+            bottom=0.55 / height,
+            top=1 - 0.75 / height,
+            wspace=0.25,
+            hspace=0.4,
+        )
+        grid = self.figure.subplots(rows, columns, squeeze=False).ravel()
         self.panels = [_Panel(axes, metric) for axes, metric in zip(grid, metrics, strict=False)]
-        for axes in list(grid)[len(metrics) :]:
+        for axes in grid[len(metrics) :]:
             axes.remove()
 
     def draw(
@@ -51,7 +61,7 @@ class _Panel:
         self.axes, self.metric = axes, metric
         axes.set_title(metric, loc="left", fontsize=11, fontweight="bold")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("average error per pattern" if metric == "loss" else metric)
+        axes.set_ylabel("average error per pattern" if metric == "loss" else "")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -62,7 +72,7 @@ class _Panel:
                 (f"val_{metric}", VALIDATION, "validation"),
             )
         }
-        self.best_line = axes.axvline(0, color=INK, linewidth=1, linestyle=":", visible=False)
+        self.best_line = axes.axvline(math.nan, color=INK, linewidth=1, linestyle=":")
         self.best_dot = axes.plot([], [], "o", color=VALIDATION, markersize=7, mec="white")[0]
         self.best_label = axes.set_title("", loc="right", fontsize=9, color=INK)
 
@@ -71,14 +81,14 @@ class _Panel:
         for name, values in shown.items():
             self.lines[name].set_data(epochs, values)
             self.lines[name].set_markersize(3 if len(epochs) <= 30 else 0)
-        self._scale(np.concatenate(list(shown.values())))
-        self._legend([self.lines[name] for name in shown], shown[self.metric])
         if best is not None:
             name = list(shown)[-1]
-            self.best_line.set(xdata=[epochs[best]] * 2, visible=True)
+            self.best_line.set_xdata([epochs[best]] * 2)
             self.best_dot.set_data([epochs[best]], [shown[name][best]])
             self.best_dot.set_color(self.lines[name].get_color())
             self.best_label.set_text(f"best epoch {epochs[best]}: {shown[name][best]:.4g}")
+        self._scale(np.concatenate(list(shown.values())))
+        self._legend([self.lines[name] for name in shown], shown[self.metric])
 
     def _scale(self, values: np.ndarray) -> None:
         """Fit the limits to the finite values; an error that falls far goes on a log axis."""
@@ -94,5 +104,7 @@ class _Panel:
 
     def _legend(self, lines: list[Line2D], values: np.ndarray) -> None:
         """Put the legend where falling or rising curves leave room."""
-        corner = "lower right" if values[-1] > values[0] else "upper right"
-        self.axes.legend(handles=lines, loc=corner, frameon=False, fontsize=9)
+        rises = values[-1] > values[0]
+        self.axes.legend(
+            handles=lines, loc="lower right" if rises else "upper right", frameon=False, fontsize=9
+        )

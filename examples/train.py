@@ -228,16 +228,17 @@ def compile_model(model: keras.Model, options: argparse.Namespace, steps: int) -
     )
 
 
-def train(model: keras.Model, data: Data, epochs: int, folder: Path) -> tuple[Any, bool]:
+def train(model: keras.Model, data: Data, options: argparse.Namespace) -> tuple[Any, bool]:
     """Fit, with the best weights in the model at the end; return the curves, and if it ended."""
-    curve = kerasopt.callbacks.LearningCurve(folder / "curves.png", title=folder.name)
+    folder = options.output
+    curve = kerasopt.callbacks.LearningCurve(folder / "curves.png", title=options.dataset)
     stop = keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)
     log = keras.callbacks.CSVLogger(folder / "history.csv")
     try:
         model.fit(
             data.train,
             validation_data=data.validation,
-            epochs=epochs,
+            epochs=options.epochs,
             shuffle=False,  # the dataset does it
             callbacks=[stop, log, curve],
             verbose=1 if sys.stdout.isatty() else 2,
@@ -326,12 +327,12 @@ def run(options: argparse.Namespace) -> int:
         data = load(prepare(options), options.batch_size, options.seed)
     claim(folder := options.output)
     steps = data.sizes[0] // options.batch_size
-    options.epochs = options.epochs or min(50, max(8, round(400_000 / data.sizes[0])))
+    options.epochs = options.epochs or min(50, max(8, round(600_000 / data.sizes[0])))
     with clock("building"), strategy.scope() if strategy else contextlib.nullcontext():
         model = build(data)
         compile_model(model, options, options.epochs * steps)
     with clock("training"):
-        curve, ended = train(model, data, options.epochs, folder)
+        curve, ended = train(model, data, options)
     if not (done := len(curve.epochs)):
         print(f"Interrupted before the first epoch ended: nothing to keep in {folder}.")
         return 130

@@ -9,7 +9,8 @@ def check_number(name: str, value: Any, interval: str) -> float:
     """Return `value` as a float if it lies in `interval`, such as `"[0, 1)"`; else raise."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
-    number, low, high = (float(each) for each in (value, *interval[1:-1].split(",")))
+    number = float(value)
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
     above = number >= low if interval[0] == "[" else number > low
     below = number <= high if interval[-1] == "]" else number < high
     if not (above and below):  # not-a-number fails both

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from kerasopt.callbacks import LearningCurve
+from kerasopt.callbacks._curve_figure import CurveFigure
 from tests.contract.cases import dense_model
 
 
@@ -55,6 +56,14 @@ def test_shows_what_fit_logged(fit: Any, tmp_path: Path) -> None:
         for line, name in zip(panel.axes.lines, (metric, f"val_{metric}"), strict=False):
             np.testing.assert_allclose(line.get_ydata(), history[name])
             np.testing.assert_allclose(line.get_xdata(), [1, 2, 3])
+
+
+def test_one_panel_a_metric(tmp_path: Path) -> None:
+    names = ["loss", "a", "b", "c", "d"]
+    figure = CurveFigure(names)
+    figure.draw([4, 5], {name: [2.0, 1.0] for name in names}, None)
+    assert [axes.get_title("left") for axes in figure.figure.axes] == names
+    assert figure.figure.axes[0].get_xlim()[0] > 3.5
 
 
 @pytest.mark.parametrize(("monitor", "choose"), [("val_loss", np.argmin), ("loss", np.argmin),

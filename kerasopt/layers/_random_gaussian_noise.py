@@ -81,7 +81,7 @@ class RandomGaussianNoise(ImageAugmentation):
         chosen = random.uniform(one_per_image, seed=seed) < self.probability
         stddev = random.uniform(one_per_image, *self.stddev, dtype=self.compute_dtype, seed=seed)
         noise = random.normal(self._noise_shape(shape), dtype=self.compute_dtype, seed=seed)
-        return {"chosen": chosen, "noise": stddev * noise}
+        return {"chosen": chosen, "noise": self.backend.numpy.where(chosen, stddev, 0) * noise}
 
     def _noise_shape(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.per_channel:
@@ -96,9 +96,10 @@ class RandomGaussianNoise(ImageAugmentation):
         if not training:
             return images
         noisy = images + transformation["noise"]
-        if self.clip is not None:
-            noisy = self.backend.numpy.clip(noisy, *self.clip)
-        return self.backend.numpy.where(transformation["chosen"], noisy, images)
+        if self.clip is None:
+            return noisy
+        numpy = self.backend.numpy
+        return numpy.where(transformation["chosen"], numpy.clip(noisy, *self.clip), images)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""

@@ -22,8 +22,8 @@ LearningRate: TypeAlias = (
 class ElementwiseOptimizer(keras.optimizers.Optimizer):
     """An optimizer given by one pure rule for a weight and its state.
 
-    A subclass names its state in `slots` and writes `rule`. Both see old values only, so that no
-    rule can read a variable after it was assigned. The state of slot `s` is the list of variables
+    A subclass names its state in `slots` and writes `rule`, which sees old values only: it cannot
+    read a variable after it was assigned. The state of slot `s` is the list of variables
     `getattr(self, s)`, one for each weight, of its shape and dtype, starting at zero.
     """
 
@@ -36,7 +36,7 @@ class ElementwiseOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, **kwargs)
 
     def rule(self, w: Any, g: Any, learning_rate: Any, *state: Any) -> tuple[Any, ...]:
-        """Return the new weight and the new value of each slot, in the order of `slots`."""
+        """Return the step Δw and the new value of each slot, in the order of `slots`."""
         raise NotImplementedError(f"`{type(self).__name__}` defines no `rule`.")
 
     def build(self, variables: list[Any]) -> None:
@@ -48,12 +48,13 @@ class ElementwiseOptimizer(keras.optimizers.Optimizer):
             setattr(self, slot, self.add_optimizer_variables(variables, slot))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Replace one weight and its slots by what `rule` makes of them."""
+        """Move one weight by the step of `rule`, and renew its slots."""
         index = self._get_variable_index(variable)
-        targets = (variable, *(getattr(self, slot)[index] for slot in self.slots))
+        state = [getattr(self, slot)[index] for slot in self.slots]
+        w, *values = (ops.convert_to_tensor(each) for each in (variable, *state))
         gradient = ops.cast(dense(gradient), variable.dtype)
         learning_rate = ops.cast(learning_rate, variable.dtype)
-        values = [ops.convert_to_tensor(target) for target in targets]
-        updated = self.rule(values[0], gradient, learning_rate, *values[1:])
-        for target, value in zip(targets, updated, strict=True):
-            self.assign(target, value)
+        step, *renewed = self.rule(w, gradient, learning_rate, *values)
+        for slot, value in zip(state, renewed, strict=True):
+            self.assign(slot, value)
+        self.assign_add(variable, step)

@@ -66,9 +66,9 @@ class Momentum(ElementwiseOptimizer):
         self.momentum = check_number("momentum", momentum, "[0, 1)")
 
     def rule(self, w: Any, g: Any, learning_rate: Any, step: Any) -> tuple[Any, Any]:
-        """Δw ← α Δw - (1 - α) η g, w ← w + Δw."""
+        """Δw ← α Δw - (1 - α) η g."""
         step = self.momentum * step - (1 - self.momentum) * learning_rate * g
-        return w + step, step
+        return step, step
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""

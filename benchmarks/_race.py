@@ -22,7 +22,7 @@ def race(
     peer: str,
     run_ours: Callable[[], object],
     run_peer: Callable[[], object],
-    rounds: int = 15,
+    rounds: int = 31,
 ) -> Row:
     """Time both once a round, in random order, after one untimed run of each."""
     contenders = {"ours": run_ours, "peer": run_peer}

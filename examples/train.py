@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import inspect
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -228,13 +229,37 @@ def compile_model(model: keras.Model, options: argparse.Namespace, steps: int) -
     )
 
 
+class Interruption:
+    """Ctrl-C ends training after the step in hand; a second one ends the script at once.
+
+    TensorFlow can crash, and lose everything, when it is interrupted within a step.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.came = model, False
+
+    def __enter__(self) -> "Interruption":
+        """Take over Ctrl-C."""
+        self.before = signal.signal(signal.SIGINT, self.come)
+        return self
+
+    def come(self, number: int, frame: Any) -> None:
+        """Ask the model to stop."""
+        self.came = self.model.stop_training = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *error: object) -> None:
+        """Give Ctrl-C back."""
+        signal.signal(signal.SIGINT, self.before)
+
+
 def train(model: keras.Model, data: Data, options: argparse.Namespace) -> tuple[Any, bool]:
     """Fit, with the best weights in the model at the end; return the curves, and if it ended."""
     folder = options.output
     curve = kerasopt.callbacks.LearningCurve(folder / "curves.png", title=options.dataset)
     stop = keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)
     log = keras.callbacks.CSVLogger(folder / "history.csv")
-    try:
+    with Interruption(model) as interruption:
         model.fit(
             data.train,
             validation_data=data.validation,
@@ -243,11 +268,7 @@ def train(model: keras.Model, data: Data, options: argparse.Namespace) -> tuple[
             callbacks=[stop, log, curve],
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    except KeyboardInterrupt:
-        if stop.best_weights is not None:
-            model.set_weights(stop.best_weights)
-        return curve, False
-    return curve, True
+    return curve, not interruption.came
 
 
 def read_curves(curve: kerasopt.callbacks.LearningCurve) -> str:
@@ -333,21 +354,19 @@ def run(options: argparse.Namespace) -> int:
         compile_model(model, options, options.epochs * steps)
     with clock("training"):
         curve, ended = train(model, data, options)
-    if not (done := len(curve.epochs)):
-        print(f"Interrupted before the first epoch ended: nothing to keep in {folder}.")
-        return 130
     with clock("saving"):
         model.save(folder / "model.keras")
     with clock("testing"):  # what was saved, on one device
         saved = keras.saving.load_model(folder / "model.keras")
         loss, accuracy = saved.evaluate(data.test, verbose=0)
     report = REPORT.format(
-        **{**vars(options), "sizes": data.sizes, "loss": loss, "accuracy": accuracy, "done": done},
+        **{**vars(options), "sizes": data.sizes, "loss": loss, "accuracy": accuracy},
+        done=len(curve.epochs),
         ended="ended" if ended else "was interrupted",
         words=read_curves(curve),
         times=table({stage: f"{seconds:.1f}" for stage, seconds in clock.items()}),
-        steps=done * steps,
-        rate=done * steps * options.batch_size / clock["training"],
+        steps=(taken := int(model.optimizer.iterations.numpy())),
+        rate=taken * options.batch_size / clock["training"],
         settings=table(vars(options)),
     )
     (folder / "report.md").write_text(report)
@@ -365,6 +384,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RefusedError as refusal:
         print(f"train.py: error: {refusal}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted outside of training.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

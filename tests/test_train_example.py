@@ -2,14 +2,12 @@
 
 import csv
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import keras
 import numpy as np
@@ -37,8 +35,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 def start(folder: Path, data_dir: str, *arguments: str) -> subprocess.Popen[str]:
     """Run the script in a process of its own."""
     command = [sys.executable, "-u", SCRIPT, "--output", folder, "--data-dir", data_dir, *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, "COLUMNS": "80"}, **pipes)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.parametrize("strategy", [["--strategy", "none"], ["--devices", "2"]], ids=str)

@@ -22,8 +22,8 @@ LearningRate: TypeAlias = (
 class ElementwiseOptimizer(keras.optimizers.Optimizer):
     """An optimizer given by one pure rule for a weight and its state.
 
-    A subclass names its state in `slots` and writes `rule`, which sees old values only: it cannot
-    read a variable after it was assigned. The state of slot `s` is the list of variables
+    A subclass names its state in `slots` and writes `rule`, which assigns nothing: it cannot read a
+    variable after it was assigned. The state of slot `s` is the list of variables
     `getattr(self, s)`, one for each weight, of its shape and dtype, starting at zero.
     """
 
@@ -51,10 +51,9 @@ class ElementwiseOptimizer(keras.optimizers.Optimizer):
         """Move one weight by the step of `rule`, and renew its slots."""
         index = self._get_variable_index(variable)
         state = [getattr(self, slot)[index] for slot in self.slots]
-        w, *values = (ops.convert_to_tensor(each) for each in (variable, *state))
         gradient = ops.cast(dense(gradient), variable.dtype)
         learning_rate = ops.cast(learning_rate, variable.dtype)
-        step, *renewed = self.rule(w, gradient, learning_rate, *values)
+        step, *renewed = self.rule(variable, gradient, learning_rate, *state)
         for slot, value in zip(state, renewed, strict=True):
             self.assign(slot, value)
         self.assign_add(variable, step)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow lint format wheel bench clean
+.PHONY: demo test test-slow exactness lint format wheel bench clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
@@ -16,6 +16,9 @@ test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JA
 
 test-slow: .venv/installed  ## the demo's accuracy for five seeds and on fashion_mnist
 	$(BIN)/python -m pytest -m slow
+
+exactness: .venv/installed  ## the table: replicas against one device, case by case (a quarter of an hour)
+	$(BIN)/python -W ignore -m tests.exactness
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -1,10 +1,19 @@
-"""Run all benchmarks; print one Markdown table."""
+"""Run all benchmarks, or those named; print one Markdown table."""
 
-from benchmarks import callbacks, layers, optimizers
+import sys
+
+import tensorflow as tf
+
+from benchmarks import callbacks, layers, optimizers, strategies
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 print("| task | peer | ours, ms | peer, ms | ours / peer |")
 print("|---|---|---|---|---|")
-for module in (optimizers, layers, callbacks):
+for module in (optimizers, layers, callbacks, strategies):
+    if sys.argv[1:] and module.__name__.removeprefix("benchmarks.") not in sys.argv[1:]:
+        continue
     for row in module.rows():
         print(
             f"| {row.task} | {row.peer} | {row.ours_ms:.1f} | {row.peer_ms:.1f} "

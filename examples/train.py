@@ -114,8 +114,6 @@ def choose_strategy(options: argparse.Namespace) -> DataParallel | None:
         return None
     gpus = tf.config.list_physical_devices("GPU")
     options.devices = options.devices or len(gpus) or 1
-    if options.batch_size % options.devices:
-        raise RefusedError(f"--batch-size must divide by --devices {options.devices}")
     if gpus and options.devices > len(gpus):
         raise RefusedError(f"--devices {options.devices}: this machine has {len(gpus)} GPUs")
     if not gpus:

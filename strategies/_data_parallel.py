@@ -1,34 +1,61 @@
 """Data parallelism on the devices of one machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
+from kerasopt._validation import check_choice
+from kerasopt.strategies._buckets import LIMIT
+from kerasopt.strategies._exact import ExactReplicas
 
-class DataParallel(tf.distribute.MirroredStrategy):
-    """Trains one model on several devices, each with its share of every batch.
+REDUCTIONS = {
+    "nccl": tf.distribute.NcclAllReduce,
+    "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
+    "one_device": tf.distribute.ReductionToOneDevice,
+}
 
-    Every device holds a copy of the weights and computes the gradients of its samples; the
-    gradients are summed over the devices and every copy takes the same step. Use it when the model
-    fits one device and the batch is large enough to keep several busy.
 
-        g = (1/n) Σ_r Σ_{p in share r} ∇J_p,   w ← w - η g   on every device
+class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
+    """Trains one model on several devices, each with its share of every batch, as one device would.
 
-    It is `tf.distribute.MirroredStrategy` with its devices checked before anything is built on
-    them: build and compile the model under `scope()`, call `fit` outside. Batches should divide by
-    the number of devices (`drop_remainder=True`): from an uneven batch TensorFlow's own engine,
-    which this class is for now, makes a gradient that weighs samples unequally.
+    Every device holds a copy of the weights and computes the gradient of its samples; the sum is
+    the gradient of the whole batch, with which the optimizer takes one step for all copies. Use it
+    when the model fits one device and the batch is large enough to keep several busy.
+
+        g = Σ_r ∂J(batch)/∂w through the rows of replica r,   w ← w - η g   in every copy
+
+    Build and compile the model under `scope()`, call `fit`, `evaluate` and `predict` outside. With
+    `tf.distribute.MirroredStrategy`, which this class extends, the result depends on the number of
+    devices: uneven batches are weighed wrongly or crash, clipping acts before the sum, noise is the
+    same on all devices, accumulation of gradients fails. Here losses, metrics and weights are those
+    of one device on the same batches, to the rounding of sums, because
+
+    - the loss is that of the whole batch: targets and outputs are gathered from all replicas;
+    - `BatchNormalization` takes its moments over the whole batch;
+    - dropout and random layers draw for the whole batch, and each replica keeps its rows;
+    - the optimizer acts once, on the summed gradient: clipping, accumulation, moving averages;
+    - a replica may have no rows, and batches of any size are split.
+
+    What has to be known: losses that layers add by `add_loss` must be means over samples; metrics
+    are computed on the first device, and only they are logged of what `compute_metrics` returns;
+    the outputs for all rows go to every device.
 
     Args:
         devices: Names such as `["GPU:0", "GPU:1"]`, all of one kind. Defaults to all GPUs, or to
             all (logical) CPUs where there is none.
+        reduction: How gradients are summed: `"nccl"` (GPUs), `"hierarchical"` (an even number of
+            devices), `"one_device"`, or `"auto"`: what TensorFlow chooses for GPUs, and one device
+            for CPUs. Defaults to `"auto"`.
 
     Raises:
-        RuntimeError: Keras runs on another backend than TensorFlow.
-        TypeError: `devices` is not a list of names.
+        RuntimeError: Keras runs on another backend than TensorFlow; later, when `fit` is called
+            within `scope()`.
+        TypeError: `devices` is not a list of names; later, when the model overrides `train_step`
+            or `test_step`.
         ValueError: `devices` is empty, has a device twice or devices of mixed kinds, or names one
-            that this machine lacks.
+            that this machine lacks; `reduction` is unknown or does not go with the devices; later,
+            when weights of the model were built outside of `scope()`.
 
     Reference:
         Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014.
@@ -43,7 +70,7 @@ class DataParallel(tf.distribute.MirroredStrategy):
         1
     """
 
-    def __init__(self, devices: Sequence[str] | None = None) -> None:
+    def __init__(self, devices: Sequence[str] | None = None, reduction: str = "auto") -> None:
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 "`DataParallel` needs Keras' TensorFlow backend. Received: "
@@ -51,11 +78,38 @@ class DataParallel(tf.distribute.MirroredStrategy):
                 "`keras.distribution.DataParallel`."
             )
         names = _default_devices() if devices is None else _check_devices(devices)
-        # The default on CPUs, collective operations, aborts when strategies of two sizes live in
-        # one process.
-        on_cpu = names[0].startswith("/device:CPU")
-        reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
-        super().__init__(names, cross_device_ops=reduction)
+        self.reduction = _check_reduction(reduction, names)
+        operation = REDUCTIONS.get(self.reduction)
+        super().__init__(names, cross_device_ops=operation and operation())
+
+    def summary(self, print_fn: Callable[[str], object] = print) -> None:
+        """Print the replicas, their devices and what is reduced how.
+
+        Args:
+            print_fn: Function that takes the text, line by line. Defaults to `print`.
+        """
+        for index, device in enumerate(self.extended.worker_devices):
+            print_fn(f"replica {index} on {device}")
+        print_fn(f"gradients: summed by {self.reduction!r} in buckets of {LIMIT >> 20} MiB")
+        print_fn("loss, metrics, batch normalisation, random layers: of the whole batch")
+
+
+def _check_reduction(reduction: str, names: list[str]) -> str:
+    check_choice("reduction", reduction, ["auto", *REDUCTIONS])
+    on_cpu = names[0].startswith("/device:CPU")
+    if reduction == "auto":
+        # TensorFlow's own choice for CPUs, collective operations, aborts where strategies of two
+        # sizes live in one process.
+        return "one_device" if on_cpu else "auto"
+    received = f"Received: reduction={reduction!r}, devices={names!r}"
+    if reduction == "nccl" and on_cpu:
+        raise ValueError(f"`reduction` 'nccl' needs GPUs; use 'one_device'. {received}")
+    if reduction == "hierarchical" and len(names) % 2:
+        raise ValueError(
+            "`reduction` 'hierarchical' needs an even number of devices: TensorFlow silently loses "
+            f"one of an odd number. Use 'one_device' or 'nccl'. {received}"
+        )
+    return reduction
 
 
 def _default_devices() -> list[str]:

@@ -73,3 +73,133 @@ def test_other_backends_are_refused() -> None:
         pytest.skip("for the other backends")
     with pytest.raises(RuntimeError, match="`DataParallel` needs Keras' TensorFlow backend"):
         kerasopt.strategies.DataParallel()
+
+
+@pytest.fixture
+def two() -> Any:
+    return kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reduction": "ring"}, r"`reduction` must be one of \['auto', 'nccl', 'hierarchical', "),
+        ({"reduction": "nccl"}, "`reduction` 'nccl' needs GPUs; use 'one_device'. Received: "),
+        ({"devices": ["CPU:0", "CPU:1", "CPU:2"], "reduction": "hierarchical"}, "an even number"),
+    ],
+)
+def test_bad_reduction(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kerasopt.strategies.DataParallel(**arguments)
+
+
+@pytest.mark.tensorflow
+def test_hierarchical_reduction_of_an_even_number(digits: tuple) -> None:
+    weights = []
+    for reduction in ("one_device", "hierarchical"):
+        strategy = kerasopt.strategies.DataParallel(reduction=reduction)
+        with strategy.scope():
+            model = dense_model(keras.optimizers.SGD(0.1))
+        model.fit(*digits, shuffle=False, verbose=0)
+        weights.append(np.concatenate([w.numpy().ravel() for w in model.weights]))
+    np.testing.assert_allclose(*weights, atol=1e-6)
+
+
+@pytest.mark.tensorflow
+def test_overridden_step_is_refused(two: Any, digits: tuple) -> None:
+    class Own(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            return super().train_step(data)
+
+    with two.scope():
+        model = Own([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(TypeError, match=r"`train_step`.*Received: Own.*`compute_loss`"):
+        model.fit(*digits, verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_fit_within_the_scope_is_refused(two: Any, digits: tuple) -> None:
+    with two.scope():
+        model = dense_model(keras.optimizers.SGD(0.1))
+        with pytest.raises(RuntimeError, match=r"outside of `with strategy.scope\(\):`"):
+            model.fit(*digits, verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_weights_built_outside_are_refused(two: Any, digits: tuple) -> None:
+    outside = keras.layers.Dense(10, name="outside")
+    outside.build((None, 64))
+    with two.scope():
+        model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), outside])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"All weights must be built within .*outside/kernel"):
+        model.fit(*digits, verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_layer_with_a_state_of_its_own_is_named_once(two: Any, digits: tuple) -> None:
+    class Counting(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.count = self.add_weight(name="count", trainable=False, initializer="zeros")
+
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
+    with two.scope():
+        model = keras.Sequential([keras.Input((8, 8, 1)), Counting(name="counting")])
+        model.add(keras.layers.Flatten())
+        model.add(keras.layers.Dense(10))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.warns(UserWarning, match=r"\['counting'\].*not exact"):
+        model.fit(*digits, verbose=0)
+    model.evaluate(*digits, verbose=0)  # a second warning would be an error
+
+
+@pytest.mark.tensorflow
+def test_replicas_draw_different_noise(two: Any) -> None:
+    with two.scope():
+        noise = keras.Sequential([keras.Input((1000,)), keras.layers.GaussianNoise(1.0)])
+        noise.compile("sgd", NoiseCorrelation())
+    zeros = np.zeros((8, 1000), "float32")
+    assert abs(noise.train_on_batch(zeros, zeros)) < 0.05
+
+
+class NoiseCorrelation(keras.losses.Loss):
+    """The correlation of the first half of a batch with the second, as a loss."""
+
+    def call(self, y: Any, y_pred: Any) -> Any:
+        halves = keras.ops.reshape(y_pred, (2, 4000))
+        return keras.ops.mean(halves[0] * halves[1]) / keras.ops.var(y_pred) + 0 * y[:, 0]
+
+
+@pytest.mark.tensorflow
+def test_summary(two: Any) -> None:
+    lines: list[str] = []
+    two.summary(lines.append)
+    assert lines[1].startswith("replica 1 on ")
+    assert lines[1].endswith("CPU:1")
+    assert "'one_device' in buckets of 32 MiB" in lines[2]
+
+
+@pytest.mark.tensorflow
+def test_gradients_travel_in_buckets() -> None:
+    import tensorflow as tf
+
+    from kerasopt.strategies._buckets import pack
+
+    shapes = [(3, 2), (4,), (), (50,), (2, 2), (5,)]
+    weights = [np.zeros(shape) for shape in shapes]
+    gradients = [tf.random.normal(shape) for shape in shapes]
+    gradients[1] = None
+    gradients[2] = tf.constant(2.0, "float64")
+    gradients[5] = tf.IndexedSlices(tf.ones((1,)), tf.constant([3]), tf.constant([5]))
+    for limit, count in ((300, 3), (100, 5)):  # bytes; the vectors have 24, 200 and 16
+        packed, unpack = pack(gradients, weights, limit)
+        assert len(packed) == count
+        for before, after in zip(gradients, unpack(packed), strict=True):
+            assert (before is None) == (after is None)
+            if before is not None:
+                same = np.array_equal(tf.convert_to_tensor(after), tf.convert_to_tensor(before))
+                assert same

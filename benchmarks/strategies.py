@@ -11,11 +11,11 @@ import kerasopt
 from benchmarks._race import Row, race
 
 DEVICES = ["CPU:0", "CPU:1"]
-BATCH, STEPS = 64, 10
+BATCH, STEPS = 64, 40
 
 
 def trainer(strategy: Any) -> Callable[[], Any]:
-    """Return a function that runs ten steps of `fit`."""
+    """Return a function that runs some steps of `fit`."""
     with strategy.scope():
         model = keras.Sequential(
             [
@@ -45,4 +45,5 @@ def rows() -> Iterator[Row]:
         "`tf.distribute.MirroredStrategy`",
         trainer(kerasopt.strategies.DataParallel(DEVICES)),
         trainer(tf.distribute.MirroredStrategy(DEVICES, cross_device_ops=reduction)),
+        rounds=11,
     )

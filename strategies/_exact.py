@@ -31,7 +31,7 @@ class ExactReplicas(tf.distribute.Strategy):
         """Run `fn` in all replicas; the steps of a Keras model exactly."""
         model, name = getattr(fn, "__self__", None), getattr(fn, "__name__", "")
         if isinstance(model, keras.Model) and name in STEPS:
-            _check_step(model, name)
+            _check_step(model, name, self.num_replicas_in_sync)
             (data,) = args
             with whole_batch_layers(model):
                 self._step(model, name == "train_step", data)
@@ -92,7 +92,7 @@ def _as_one() -> Iterator[None]:
         _seen.as_one = False
 
 
-def _check_step(model: keras.Model, name: str) -> None:
+def _check_step(model: keras.Model, name: str, count: int) -> None:
     """Refuse what cannot be made exact."""
     kind = type(model).__name__
     if getattr(type(model), name) is not getattr(keras.Model, name):
@@ -101,6 +101,11 @@ def _check_step(model: keras.Model, name: str) -> None:
             f"exact over all replicas. Received: {kind}, which overrides `{name}`. Override "
             "`compute_loss` or `compute_metrics` instead, or use `tf.distribute.MirroredStrategy`, "
             "which is not exact."
+        )
+    if model.jit_compile and count > 1:
+        raise ValueError(
+            "`jit_compile` must be False or 'auto' with several replicas: XLA compiles for one "
+            f"device. Received: {kind} compiled with jit_compile=True, {count} replicas"
         )
     if tf.distribute.in_cross_replica_context():
         raise RuntimeError(

@@ -74,6 +74,8 @@ def _keeps(layer: keras.Layer) -> bool:
 
 def draws(layer: keras.Layer) -> bool:
     """Return whether the layer draws random numbers when training."""
+    if isinstance(layer, layers.RNN):  # its cell draws within a loop, where none can wait for all
+        return any(draws(cell) for cell in layer._flatten_layers(include_self=False))
     if not any(isinstance(value, keras.random.SeedGenerator) for value in vars(layer).values()):
         return False
     rates = [getattr(layer, name) for name in RATES if hasattr(layer, name)]

@@ -128,6 +128,14 @@ def test_fit_within_the_scope_is_refused(two: Any, digits: tuple) -> None:
 
 
 @pytest.mark.tensorflow
+def test_compilation_for_several_replicas_is_refused(two: Any, digits: tuple) -> None:
+    with two.scope():
+        model = dense_model(keras.optimizers.SGD(0.1), jit_compile=True)
+    with pytest.raises(ValueError, match=r"`jit_compile` must be False .* 2 replicas"):
+        model.fit(*digits, verbose=0)
+
+
+@pytest.mark.tensorflow
 def test_weights_built_outside_are_refused(two: Any, digits: tuple) -> None:
     outside = keras.layers.Dense(10, name="outside")
     outside.build((None, 64))

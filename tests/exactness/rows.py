@@ -42,6 +42,35 @@ def recurrent(tags: bool) -> Any:
     )
 
 
+def recurrent_dropout() -> keras.Model:
+    """Return a recurrent network that drops out inputs and states, in both directions."""
+    return keras.Sequential(
+        [
+            keras.Input((7,)),
+            layers.Embedding(12, 4, mask_zero=True),
+            layers.Bidirectional(layers.GRU(4, dropout=0.3, return_sequences=True)),
+            layers.LSTM(5, dropout=0.3, recurrent_dropout=0.2),
+            layers.Dense(10),
+        ]
+    )
+
+
+def attention() -> keras.Model:
+    """Return a masked network with attention, which drops out."""
+    words = keras.Input((7,))
+    x = layers.Embedding(12, 8, mask_zero=True)(words)
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4, dropout=0.3)(x, x))
+    return keras.Model(words, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+def nested() -> keras.Model:
+    """Return a model within a model, and a layer that is used twice."""
+    shared = layers.BatchNormalization()
+    inputs = keras.Input((8, 8, 1))
+    x = network(layers.BatchNormalization, lambda: layers.Dropout(0.3))()(inputs)
+    return keras.Model(inputs, shared(layers.Dense(10)(shared(x))))
+
+
 def branched() -> keras.Model:
     """Return a functional network of two outputs."""
     inputs = keras.Input((8, 8, 1))
@@ -198,6 +227,9 @@ ROWS = (
     Row("Dropout", network(lambda: layers.Dropout(0.5)), **EMPTY),
     Row("SpatialDropout2D", network(lambda: layers.SpatialDropout2D(0.5)), **UNEVEN),
     Row("GaussianNoise", network(lambda: layers.GaussianNoise(0.5)), **EMPTY),
+    Row("recurrent dropout", recurrent_dropout, data=words, **EMPTY),
+    Row("attention dropout", attention, data=words, **EMPTY),
+    Row("nested models", nested, **EMPTY),
     Row("AlphaDropout", network(lambda: layers.AlphaDropout(0.3)), **UNEVEN),
     Row("RandomTranslation", network(lambda: layers.RandomTranslation(0.2, 0.2)), **UNEVEN),
     Row(

@@ -39,7 +39,8 @@ class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
 
     What has to be known: losses that layers add by `add_loss` must be means over samples; metrics
     are computed on the first device, and only they are logged of what `compute_metrics` returns;
-    the outputs for all rows go to every device.
+    the outputs for all rows go to every device. Under any strategy Keras takes one batch to build
+    the model before training, which moves a shuffled dataset on to its next order.
 
     Args:
         devices: Names such as `["GPU:0", "GPU:1"]`, all of one kind. Defaults to all GPUs, or to

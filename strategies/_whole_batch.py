@@ -21,8 +21,8 @@ MULTIPLIES = (
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
 )
-_warned: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 RATES = ("rate", "dropout", "recurrent_dropout")
+_warned: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -92,20 +92,20 @@ def global_moments(
     axis = layer.axis % len(inputs.shape)
     others = [i for i in range(len(inputs.shape)) if i != axis]
     real = inputs[: shard.rows]
-    if mask is None:
-        weight, epsilon = tf.ones_like(real), 0.0
-    else:
-        weight = tf.broadcast_to(tf.cast(mask[: shard.rows, ..., None], real.dtype), tf.shape(real))
-        epsilon = keras.backend.epsilon()  # as the layer does with masks
+
+    def add_up(values: tf.Tensor) -> tf.Tensor:
+        if mask is not None:
+            values *= tf.cast(mask[: shard.rows, ..., None], values.dtype)
+        return tf.reduce_sum(values, others)
+
     with shard.synchronising():
-        total, count = shard.sum(
-            [tf.reduce_sum(weight * real, others), tf.reduce_sum(weight, others)]
-        )
-        mean = total / (count + epsilon)
+        total, count = shard.sum([add_up(real), add_up(tf.ones_like(real))])
+        if mask is not None:
+            count += keras.backend.epsilon()  # as the layer does
+        mean = total / count
         shape = [-1 if i == axis else 1 for i in range(len(inputs.shape))]
-        difference = real - tf.reshape(mean, shape)
-        squares = shard.sum(tf.reduce_sum(weight * tf.square(difference), others))
-    return mean, squares / (count + epsilon)
+        squares = shard.sum(add_up(tf.square(real - tf.reshape(mean, shape))))
+    return mean, squares / count
 
 
 def global_draw(

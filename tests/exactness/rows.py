@@ -55,6 +55,13 @@ def recurrent_dropout() -> keras.Model:
     )
 
 
+def masked_normalisation() -> keras.Model:
+    """Return a recurrent network with batch normalisation of the words that are there."""
+    embedding = layers.Embedding(12, 4, mask_zero=True)
+    inner = [embedding, layers.BatchNormalization(), layers.LSTM(4)]
+    return keras.Sequential([keras.Input((7,)), *inner, layers.Dense(10)])
+
+
 def attention() -> keras.Model:
     """Return a masked network with attention, which drops out."""
     words = keras.Input((7,))
@@ -227,6 +234,7 @@ ROWS = (
     Row("Dropout", network(lambda: layers.Dropout(0.5)), **EMPTY),
     Row("SpatialDropout2D", network(lambda: layers.SpatialDropout2D(0.5)), **UNEVEN),
     Row("GaussianNoise", network(lambda: layers.GaussianNoise(0.5)), **EMPTY),
+    Row("BatchNormalization, masked", masked_normalisation, data=words, **EMPTY),
     Row("recurrent dropout", recurrent_dropout, data=words, **EMPTY),
     Row("attention dropout", attention, data=words, **EMPTY),
     Row("nested models", nested, **EMPTY),

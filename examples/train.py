@@ -129,7 +129,7 @@ def prepare(options: argparse.Namespace) -> tfds.core.DatasetBuilder:
     refused = f"--dataset {options.dataset}"
     try:
         builder = tfds.builder(options.dataset, data_dir=options.data_dir)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, AssertionError) as error:
         raise RefusedError(f"{refused}: {str(error).splitlines()[0]}") from error
     keys = builder.info.supervised_keys or ()
     kinds = [type(builder.info.features[key]) for key in keys if isinstance(key, str)]

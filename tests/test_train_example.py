@@ -107,6 +107,7 @@ def test_interruption_keeps_the_best_so_far(tmp_path: Path, data_dir: str) -> No
         (["--learning-rate", "nan"], "argument --learning-rate: must be greater than 0"),
         (["--optimizer", "magic"], "argument --optimizer: invalid choice: 'magic'"),
         (["--strategy", "none", "--dataset", "nosuch"], "--dataset nosuch: Dataset nosuch not"),
+        (["--strategy", "none", "--dataset", "digits:9.9.9"], "cannot be loaded at version 9.9.9"),
         (["--strategy", "none", "--dataset", "iris"], "--dataset iris is not a dataset of images"),
         (["--strategy", "none", "--batch-size", "900"], "--batch-size 900 is too large for 1437"),
         (["--strategy", "none", "--output", "/proc/run"], "--output /proc/run cannot be written"),

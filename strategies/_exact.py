@@ -40,14 +40,6 @@ class ExactReplicas(tf.distribute.Strategy):
             return self._run(functools.partial(predict, fn), *args)
         return super().run(fn, args=args, kwargs=kwargs, options=options)
 
-    def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
-        """Return `dataset`, whose batches are cut into shares by `run`.
-
-        TensorFlow's own way gives the last replicas no rows where the batch is small, and makes
-        every iterator, one an epoch, at a high price.
-        """
-        return dataset
-
     def _run(self, function: Callable[..., Any], data: Any) -> Any:
         """Run `function` of each replica's share; a batch that is whole is cut into shares."""
         whole = not any(isinstance(t, tf.distribute.DistributedValues) for t in tree.flatten(data))
@@ -72,6 +64,12 @@ class ExactReplicas(tf.distribute.Strategy):
         gradients = unpack([self.reduce(SUM, part, axis=None) for part in parts])
         if weights:
             model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+
+    def reduce(self, reduce_op: Any, value: Any, axis: int | None) -> Any:
+        """Reduce `value`; of a batch, which Keras reduces to see its form, take one share."""
+        if isinstance(value, tuple | list | dict):
+            return tree.map_structure(lambda v: self.experimental_local_results(v)[0], value)
+        return super().reduce(reduce_op, value, axis)
 
     @property
     def num_replicas_in_sync(self) -> int:

@@ -211,3 +211,14 @@ def test_gradients_travel_in_buckets() -> None:
             if before is not None:
                 same = np.array_equal(tf.convert_to_tensor(after), tf.convert_to_tensor(before))
                 assert same
+
+
+@pytest.mark.tensorflow
+def test_cached_data_is_not_cut_short(two: Any, digits: tuple) -> None:
+    import tensorflow as tf
+
+    examples = tf.data.Dataset.from_tensor_slices(digits).map(lambda x, y: (x, y)).cache()
+    with two.scope():
+        model = dense_model(keras.optimizers.SGD(0.1))
+    model.fit(*digits, validation_data=examples.batch(64), epochs=2, verbose=0)
+    assert sum(1 for _ in examples) == len(digits[0])

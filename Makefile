@@ -17,7 +17,7 @@ test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JA
 test-slow: .venv/installed  ## the demo's accuracy for five seeds and on fashion_mnist
 	$(BIN)/python -m pytest -m slow
 
-exactness: .venv/installed  ## the table: replicas against one device, case by case (seven minutes)
+exactness: .venv/installed  ## the table: replicas against one device, case by case (a quarter of an hour)
 	$(BIN)/python -W ignore -m tests.exactness
 
 lint: .venv/installed  ## format, lint and types

@@ -55,9 +55,9 @@ class ExactReplicas(tf.distribute.Strategy):
         weights = model.trainable_weights if training else []
         unpack: Callable[[list[Any]], list[Any]] = list
 
-        def packed_gradients(share: Any) -> list[Any]:
+        def packed_gradients(rows: Any) -> list[Any]:
             nonlocal unpack
-            packed, unpack = pack(step(model, weights, share, training), weights)
+            packed, unpack = pack(step(model, weights, rows, training), weights)
             return packed
 
         parts = self._run(packed_gradients, data)

@@ -157,7 +157,8 @@ def split(sizes: dict[str, int], batch_size: int) -> list[str]:
     """Name the training, validation and test parts; the training parts come in whole batches."""
     held_out = next((name for name in ("test", "validation") if name in sizes), None)
     end = sizes["train"] if held_out else int(0.8 * sizes["train"])
-    validation = max(1, round(0.1 * end / batch_size)) * batch_size
+    wanted = min(0.1 * end + 128, 0.2 * end)  # enough to tell the best epoch by
+    validation = max(1, round(wanted / batch_size)) * batch_size
     if end < validation + batch_size:
         raise RefusedError(f"--batch-size {batch_size} is too large for {end} training images")
     start = end - validation

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import keras
 import tensorflow as tf
 
 from kerasopt._validation import check_choice
 from kerasopt.strategies._buckets import LIMIT
-from kerasopt.strategies._exact import ExactReplicas
+from kerasopt.strategies._exact import ExactReplicas, check_backend
 
 REDUCTIONS = {
     "nccl": tf.distribute.NcclAllReduce,
@@ -72,12 +71,7 @@ class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
     """
 
     def __init__(self, devices: Sequence[str] | None = None, reduction: str = "auto") -> None:
-        if keras.backend.backend() != "tensorflow":
-            raise RuntimeError(
-                "`DataParallel` needs Keras' TensorFlow backend. Received: "
-                f"KERAS_BACKEND={keras.backend.backend()}. On JAX use "
-                "`keras.distribution.DataParallel`."
-            )
+        check_backend("DataParallel")
         names = _default_devices() if devices is None else _check_devices(devices)
         self.reduction = _check_reduction(reduction, names)
         operation = REDUCTIONS.get(self.reduction)

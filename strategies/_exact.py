@@ -5,14 +5,24 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kerasopt.strategies._batches import WholeBatches, check_batches
 from kerasopt.strategies._buckets import pack
-from kerasopt.strategies._shard import SUM, Shard, added_losses, first_tensor, map_tensors, padded
+from kerasopt.strategies._shard import (
+    SUM,
+    Shard,
+    added_losses,
+    gather,
+    map_tensors,
+    replica_index,
+)
 from kerasopt.strategies._whole_batch import whole_batch_layers
 
 STEPS = ("train_step", "test_step")
@@ -22,59 +32,85 @@ class ExactReplicas(tf.distribute.Strategy):
     """A strategy, by inheritance, under which `fit`, `evaluate` and `predict` equal one device.
 
     Keras runs its steps by `Strategy.run`. Where it asks for `train_step` or `test_step`, every
-    replica runs the forward pass of its own rows; targets and outputs are gathered, so that the
-    loss is the loss of the global batch, whatever its reduction; the gradients are summed, and the
-    optimizer sees the sum once, outside of the replicas.
+    replica reads the global batch and runs the forward pass of its share; the outputs are
+    gathered, so that the loss is the loss of the global batch, whatever its reduction; the
+    gradients are summed, and the optimizer sees the sum once, outside of the replicas.
     """
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return True
+
+    def path(self, path: str | Path) -> Path:
+        """Return the path to write to in place of `path`: itself, in the chief."""
+        return Path(path)
+
+    def worker_values(self, value: Any) -> np.ndarray:
+        """Return the values of all workers, in their order, as an array."""
+        return np.asarray(value)[None]
 
     def run(self, fn: Any, args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """Run `fn` in all replicas; the steps of a Keras model exactly."""
         model, name = getattr(fn, "__self__", None), getattr(fn, "__name__", "")
         if isinstance(model, keras.Model) and name in STEPS:
             _check_step(model, name, self.num_replicas_in_sync)
-            (data,) = args
             with whole_batch_layers(model):
-                self._step(model, name == "train_step", data)
-            return model.get_metrics_result()
+                return self._step(model, name == "train_step", *args)
         if model is None and name == "one_step_on_data":  # the closure of `Model.predict`
             return self._run(functools.partial(predict, fn), *args)
         return super().run(fn, args=args, kwargs=kwargs, options=options)
 
+    def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> WholeBatches:
+        """Return `dataset` for `fit`, `evaluate` and `predict`, which cut its batches."""
+        check_batches(dataset)
+        return WholeBatches(dataset)
+
     def _run(self, function: Callable[..., Any], data: Any) -> Any:
-        """Run `function` of each replica's share; a batch that is whole is cut into shares."""
-        whole = not any(isinstance(t, tf.distribute.DistributedValues) for t in tree.flatten(data))
-        count = self.num_replicas_in_sync
+        """Run `function` of the global batch in every replica."""
+        parts = any(isinstance(t, tf.distribute.DistributedValues) for t in tree.flatten(data))
 
-        def of_share(data: Any) -> Any:
-            return function(share(data, count) if whole else data)
+        def of_batch(data: Any) -> Any:
+            return function(map_tensors(gather, data) if parts else data)
 
-        return super().run(tf.autograph.experimental.do_not_convert(of_share), args=(data,))
+        return super().run(tf.autograph.experimental.do_not_convert(of_batch), args=(data,))
 
-    def _step(self, model: keras.Model, training: bool, data: Any) -> None:
-        """Run a step in all replicas; let the optimizer act once on the summed gradients."""
+    def _step(self, model: keras.Model, training: bool, data: Any) -> dict[str, Any]:
+        """Run a step in all replicas, let the optimizer act once on the sums; return the logs."""
         weights = model.trainable_weights if training else []
+        counted = model.metrics_variables
+        shapes = [v.shape for v in [*weights, *counted]]
         unpack: Callable[[list[Any]], list[Any]] = list
 
-        def packed_gradients(rows: Any) -> list[Any]:
+        def packed_results(batch: Any) -> list[Any]:
             nonlocal unpack
-            packed, unpack = pack(step(model, weights, rows, training), weights)
+            gradients = step(model, weights, batch, training)
+            counts = [tf.convert_to_tensor(v.value) for v in counted]
+            packed, unpack = pack([*gradients, *counts], shapes)
             return packed
 
-        parts = self._run(packed_gradients, data)
-        gradients = unpack([self.reduce(SUM, part, axis=None) for part in parts])
+        parts = self._run(packed_results, data)
+        sums = unpack([self.reduce(SUM, part, axis=None) for part in parts])
+        gradients, counts = sums[: len(weights)], sums[len(weights) :]
         if weights:
             model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-
-    def reduce(self, reduce_op: Any, value: Any, axis: int | None) -> Any:
-        """Reduce `value`; of a batch, which Keras reduces to see its form, take one share."""
-        if isinstance(value, tuple | list | dict):
-            return tree.map_structure(lambda v: self.experimental_local_results(v)[0], value)
-        return super().reduce(reduce_op, value, axis)
+        with keras.StatelessScope(zip(counted, counts, strict=True)):
+            return model.get_metrics_result()
 
     @property
     def num_replicas_in_sync(self) -> int:
         """The number of replicas; 1 while the loss of the global batch is computed."""
         return 1 if getattr(_seen, "as_one", False) else super().num_replicas_in_sync
+
+
+def check_backend(name: str) -> None:
+    """Refuse the other backends of Keras."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"`{name}` needs Keras' TensorFlow backend; on JAX use "
+            "`keras.distribution.DataParallel`. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}"
+        )
 
 
 _seen = threading.local()
@@ -127,37 +163,37 @@ def step(model: keras.Model, weights: list[Any], data: Any, training: bool) -> l
     with tf.GradientTape(watch_accessed_variables=training) as tape:
         with shard.at_work():
             takes = {"training": training} if takes_training(model.call) else {}
-            outputs = shard.real(model(padded(x), **takes))
+            outputs = shard.real(model(shard.own(x), **takes))
         with shard.synchronising():
-            batch = shard.gather((x, y, outputs, sample_weight))
-        loss = global_loss(model, shard, batch, training)
+            outputs = shard.gather_for_all(outputs)
+        batch = {"x": x, "y": y, "y_pred": outputs, "sample_weight": sample_weight}
+        loss, total = global_loss(model, shard, batch, training)
         scaled = model.optimizer.scale_loss(loss) if training else loss
-    total = shard.sum(loss)
     if shard.index == 0:  # the sum over the replicas then is what it counts
         tracker = next(metric for metric in model.metrics if metric.name == "loss")
         tracker.update_state(total, sample_weight=shard.total)
-        x, y, outputs, sample_weight = batch
-        model.compute_metrics(x, y, outputs, sample_weight=sample_weight)
+        model.compute_metrics(**batch)
     return tape.gradient(scaled, weights)
 
 
-def global_loss(model: keras.Model, shard: Shard, batch: Any, training: bool) -> tf.Tensor:
-    """Return this replica's part of the loss of the global batch."""
-    x, y, outputs, sample_weight = batch
-    arguments = {"x": x, "y": y, "y_pred": outputs, "sample_weight": sample_weight}
-    if takes_training(model.compute_loss):
-        arguments["training"] = training
+def global_loss(
+    model: keras.Model, shard: Shard, batch: dict[str, Any], training: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return this replica's part of the loss of the global batch, and that loss."""
+    takes = {"training": training} if takes_training(model.compute_loss) else {}
     with _as_one():
-        loss = model.compute_loss(**arguments)
+        loss = model.compute_loss(**batch, **takes)
     # What layers added is in it for the rows of whichever replica came last: take the own.
-    others, own = (
-        tf.add_n(
-            [tf.reduce_sum(tf.cast(t, loss.dtype)) for t in losses] or [tf.zeros((), loss.dtype)]
-        )
-        for losses in (added_losses(model), shard.added)
-    )
+    others = added_losses(model)
+    if not others and not shard.added:
+        return loss / shard.count, loss
     fraction = tf.cast(shard.rows / shard.total, loss.dtype)
-    return (loss - others) / shard.context.num_replicas_in_sync + own * fraction
+    own = (loss - _sum(others, loss.dtype)) / shard.count + _sum(shard.added, loss.dtype) * fraction
+    return own, shard.sum(own)
+
+
+def _sum(losses: list[Any], dtype: tf.DType) -> tf.Tensor:
+    return tf.add_n([tf.zeros((), dtype), *(tf.reduce_sum(tf.cast(t, dtype)) for t in losses)])
 
 
 def takes_training(function: Callable[..., Any]) -> bool:
@@ -167,16 +203,9 @@ def takes_training(function: Callable[..., Any]) -> bool:
 
 def predict(function: Callable[..., Any], data: Any) -> Any:
     """Predict the rows of one replica, which may be none."""
-    rows = tf.shape(first_tensor(data))[0]
-    return map_tensors(lambda t: t[:rows], function(padded(data)))
-
-
-def share(data: Any, count: int) -> Any:
-    """Return the rows of this replica, of `count`, from a whole batch."""
-    index = tf.distribute.get_replica_context().replica_id_in_sync_group
-
-    def cut(t: tf.Tensor) -> tf.Tensor:
-        size = -(-tf.shape(t)[0] // count)
-        return t[index * size : (index + 1) * size]
-
-    return map_tensors(cut, data)
+    strategy = tf.distribute.get_strategy()
+    local = len(strategy.extended.worker_devices)
+    # Keras joins the first replicas of all workers, then the second ones, and so on.
+    worker, place = divmod(replica_index(), local)
+    shard = Shard(data, None, place * (strategy.num_replicas_in_sync // local) + worker)
+    return shard.real(function(shard.own(data)))

@@ -27,21 +27,20 @@ class Shard:
     gives it to the layers that need the global batch.
 
     Attributes:
-        rows: Number of rows n_r of this replica, which may be 0.
-        sizes: The rows of every replica, in their order.
+        index: The number r of this share; the shares follow each other in the batch.
         total: N.
+        rows: Number of rows n_r of this share, which may be 0. Shares differ by one row at most.
         added: Losses that layers have added for these rows.
     """
 
-    def __init__(self, data: Any, model: keras.Model) -> None:
+    def __init__(self, batch: Any, model: keras.Model | None, index: int | None = None) -> None:
         self.context = tf.distribute.get_replica_context()
-        self.index = int(tf.get_static_value(self.context.replica_id_in_sync_group))
-        devices = self.context.strategy.extended.worker_devices
-        self.device = devices[self.index % len(devices)]
+        self.count = self.context.num_replicas_in_sync
+        self.index = replica_index() if index is None else index
         self.model = model
-        self.rows = tf.shape(first_tensor(data))[0]
-        self.sizes = self.gather(self.rows[None])
-        self.total = tf.reduce_sum(self.sizes)
+        self.total = tf.shape(first_tensor(batch))[0]
+        self._start, stop = (self.total * i // self.count for i in (self.index, self.index + 1))
+        self.rows = stop - self._start
         self.added: list[Any] = []
         self._seen: list[Any] = []
 
@@ -59,13 +58,27 @@ class Shard:
 
     def gather(self, structure: Any) -> Any:
         """Return the rows of all replicas, in their order, with their masks."""
-        # One at a time: the gradient of a joint gather fails on mixed types.
-        return map_tensors(lambda t: with_mask(self._gather(t), t, self.gather), structure)
+        return map_tensors(lambda t: with_mask(gather(t), t, self.gather), structure)
+
+    def gather_for_all(self, structure: Any) -> Any:
+        """Gather what every replica then uses in the same way.
+
+        The gradient of the rows is known here then, without asking the others: each gives it a
+        share 1/R.
+        """
+
+        @tf.custom_gradient
+        def alike(t: tf.Tensor) -> Any:
+            return gather(t), lambda upstream: self._cut(upstream) * self.count
+
+        def gathered(t: tf.Tensor) -> tf.Tensor:
+            return with_mask(alike(t) if t.dtype.is_floating else gather(t), t, self.gather)
+
+        return map_tensors(gathered, structure)
 
     def own(self, structure: Any) -> Any:
-        """Return this replica's rows, padded, of results for all rows."""
-        start = tf.reduce_sum(self.sizes[: self.index])
-        return padded(map_tensors(lambda t: t[start : start + self.rows], structure))
+        """Return this replica's rows, padded, of what is there for all rows."""
+        return padded(map_tensors(self._cut, structure))
 
     def sum(self, tensors: Any) -> Any:
         """Return the sums over all replicas."""
@@ -82,12 +95,25 @@ class Shard:
         yield
         self._seen = added_losses(self.model)
 
-    def _gather(self, t: tf.Tensor) -> tf.Tensor:
-        with tf.device(self.device):  # a tensor without a device has no destination
-            plain = tf.cast(t, tf.int32) if t.dtype == tf.bool else tf.identity(t)
-        rows = tf.cast(self.context.all_gather(plain, axis=0), t.dtype)
-        rows.set_shape([None, *t.shape[1:]])
-        return rows
+    def _cut(self, t: tf.Tensor) -> tf.Tensor:
+        return t[self._start : self._start + self.rows]
+
+
+def replica_index() -> int:
+    """Return the number of the replica that is traced or runs."""
+    context = tf.distribute.get_replica_context()
+    return int(tf.get_static_value(context.replica_id_in_sync_group))
+
+
+def gather(t: tf.Tensor) -> tf.Tensor:
+    """Return the rows of all replicas, in their order."""
+    context = tf.distribute.get_replica_context()
+    devices = context.strategy.extended.worker_devices
+    with tf.device(devices[replica_index() % len(devices)]):  # without one it has no destination
+        plain = tf.cast(t, tf.int32) if t.dtype == tf.bool else tf.identity(t)
+    rows = tf.cast(context.all_gather(plain, axis=0), t.dtype)
+    rows.set_shape([None, *t.shape[1:]])
+    return rows
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`kerasopt.strategies.DataParallel` on logical CPUs."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -198,13 +199,12 @@ def test_gradients_travel_in_buckets() -> None:
     from kerasopt.strategies._buckets import pack
 
     shapes = [(3, 2), (4,), (), (50,), (2, 2), (5,)]
-    weights = [np.zeros(shape) for shape in shapes]
     gradients = [tf.random.normal(shape) for shape in shapes]
     gradients[1] = None
     gradients[2] = tf.constant(2.0, "float64")
     gradients[5] = tf.IndexedSlices(tf.ones((1,)), tf.constant([3]), tf.constant([5]))
-    for limit, count in ((300, 3), (100, 5)):  # bytes; the vectors have 24, 200 and 16
-        packed, unpack = pack(gradients, weights, limit)
+    for limit, count in ((300, 3), (100, 4), (20, 5)):  # bytes; the vectors have 24, 200 and 16
+        packed, unpack = pack(gradients, shapes, limit)
         assert len(packed) == count
         for before, after in zip(gradients, unpack(packed), strict=True):
             assert (before is None) == (after is None)
@@ -214,11 +214,83 @@ def test_gradients_travel_in_buckets() -> None:
 
 
 @pytest.mark.tensorflow
-def test_cached_data_is_not_cut_short(two: Any, digits: tuple) -> None:
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras says so of any generator
+def test_building_reads_no_data(two: Any, digits: tuple) -> None:
     import tensorflow as tf
 
-    examples = tf.data.Dataset.from_tensor_slices(digits).map(lambda x, y: (x, y)).cache()
+    opened = []
+
+    def samples() -> Any:
+        opened.append(True)
+        yield from zip(*digits, strict=True)
+
+    spec = tf.TensorSpec((8, 8, 1)), tf.TensorSpec((), tf.int64)
+    data = tf.data.Dataset.from_generator(samples, output_signature=spec)
     with two.scope():
         model = dense_model(keras.optimizers.SGD(0.1))
-    model.fit(*digits, validation_data=examples.batch(64), epochs=2, verbose=0)
-    assert sum(1 for _ in examples) == len(digits[0])
+    model.fit(data.batch(64), epochs=3, shuffle=False, verbose=0)
+    assert len(opened) == 3
+
+
+@pytest.mark.tensorflow
+def test_shuffled_data_comes_in_the_order_of_one_device(two: Any, digits: tuple) -> None:
+    losses = []
+    for scope in (contextlib.nullcontext(), two.scope()):
+        keras.utils.set_random_seed(0)
+        with scope:
+            model = dense_model(keras.optimizers.SGD(0.1))
+        losses.append(model.fit(*digits, epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.tensorflow
+def test_data_of_unknown_sizes_is_read_to_build(two: Any) -> None:
+    import tensorflow as tf
+
+    images = tf.data.Dataset.from_tensor_slices((np.ones((8, 6, 6, 1), "float32"), np.ones(8)))
+    data = images.batch(4).map(
+        lambda x, y: tf.numpy_function(lambda *a: a, (x, y), (tf.float32, tf.double))
+    )
+    data = data.map(
+        lambda x, y: (tf.ensure_shape(x, (None, None, None, 1)), tf.ensure_shape(y, (None,)))
+    )
+    with two.scope():
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    model.fit(data, shuffle=False, verbose=0)
+    assert model.layers[-1].kernel.shape == (36, 1)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["unbatched", "ragged"])
+def test_data_without_batches_is_refused(two: Any, kind: str) -> None:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.range(8)
+    data = data.map(lambda i: (i, i)) if kind == "unbatched" else data.ragged_batch(4)
+    with two.scope():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    if kind == "ragged":
+        data = data.map(lambda i: tf.RaggedTensor.from_row_lengths(i, [1, 3]))
+    with pytest.raises(
+        ValueError, match=r"must give batches: .* Call `batch` on it\. Received: ele"
+    ):
+        model.fit(data, shuffle=False, verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_dataset_that_the_user_distributed(digits: tuple) -> None:
+    import tensorflow as tf
+
+    strategy = kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"])
+    losses = []
+    for per_replica in (True, False):
+        data = tf.data.Dataset.from_tensor_slices(digits).batch(16 if per_replica else 32)
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = dense_model(keras.optimizers.SGD(0.1))
+        if per_replica:
+            data = strategy.distribute_datasets_from_function(lambda context, data=data: data)
+        losses.append(model.fit(data, steps_per_epoch=4, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-6)

@@ -80,6 +80,7 @@ PRIVATE = {
         "BaseImagePreprocessingLayer": ["_USE_BASE_FACTOR", "_is_batched", "_get_seed_generator"]
     },
     "keras.optimizers": {"Optimizer": ["_get_variable_index"]},
+    "keras": {"Model": ["_maybe_symbolic_build"]},
     "keras.layers": {"Layer": ["_flatten_layers"], "BatchNormalization": ["_moments"]},
     "keras.src.backend.common.masking": {"get_keras_mask": [], "set_keras_mask": []},
     "keras.src.utils.backend_utils": {"DynamicBackend": ["set_backend"]},

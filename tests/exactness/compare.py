@@ -84,7 +84,7 @@ class Recorder(keras.callbacks.Callback):
 
 def fit(model: keras.Model, row: Row, x: Any, y: Any) -> dict[str, np.ndarray]:
     """Train by `fit`; return loss and weights of every step, and the history."""
-    recorder, epochs = Recorder(), -(-STEPS * row.batch // row.samples)
+    recorder, epochs = Recorder(), -(-STEPS // -(-row.samples // row.batch))
     arguments = {"epochs": epochs, "shuffle": False, "verbose": 0, **row.fit}
     if row.feed:
         history = model.fit(row.feed(x, y, row.batch), callbacks=[recorder], **arguments)

@@ -1,3 +1,5 @@
 """Callbacks for `model.fit`."""
 
+from kerasopt.callbacks._backup_and_restore import BackupAndRestore as BackupAndRestore
 from kerasopt.callbacks._learning_curve import LearningCurve as LearningCurve
+from kerasopt.callbacks._throughput_monitor import ThroughputMonitor as ThroughputMonitor

@@ -11,6 +11,7 @@ import keras
 from kerasopt._files import check_writable
 from kerasopt._validation import check_choice, check_count, check_names
 from kerasopt.callbacks._curve_figure import FORMATS, CurveFigure
+from kerasopt.callbacks._throughput_monitor import FIGURES
 
 # Parts of metric names that say which way is better, for `mode="auto"`.
 FALLS = ("loss", "error", "crossentropy", "hinge", "divergence", "poisson", "false")
@@ -157,7 +158,7 @@ class LearningCurve(keras.callbacks.Callback):
                 f"`metrics` must be logged by `fit`; {missing} are not. Received: "
                 f"metrics={self.metrics!r}, logged: {logged}"
             )
-        shown = (name for name in there if name != "learning_rate")
+        shown = (name for name in there if name not in ("learning_rate", *FIGURES))
         return list(self.metrics or sorted(shown, key=lambda name: name != "loss"))  # loss first
 
 

@@ -11,7 +11,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the body raises, `path` stays as it was.
     """
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = path.with_name(f".part-{path.name}")
     try:
         yield part
         part.replace(path)

@@ -22,6 +22,7 @@ from kerasopt.strategies._shard import (
     gather,
     map_tensors,
     replica_index,
+    timed,
 )
 from kerasopt.strategies._whole_batch import whole_batch_layers
 
@@ -37,6 +38,8 @@ class ExactReplicas(tf.distribute.Strategy):
     gradients are summed, and the optimizer sees the sum once, outside of the replicas.
     """
 
+    clock: tf.Variable | None = None
+
     @property
     def is_chief(self) -> bool:
         """Whether this process is the one that writes files."""
@@ -45,6 +48,15 @@ class ExactReplicas(tf.distribute.Strategy):
     def path(self, path: str | Path) -> Path:
         """Return the path to write to in place of `path`: itself, in the chief."""
         return Path(path)
+
+    def start_clock(self) -> bool:
+        """Count the seconds that the steps traced from now on wait; return whether it was off.
+
+        `clock` then holds the seconds that this worker has waited for others, or talked to them.
+        """
+        if was_off := self.clock is None:
+            self.clock = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        return was_off
 
     def worker_values(self, value: Any) -> np.ndarray:
         """Return the values of all workers, in their order, as an array."""
@@ -90,7 +102,8 @@ class ExactReplicas(tf.distribute.Strategy):
             return packed
 
         parts = self._run(packed_results, data)
-        sums = unpack([self.reduce(SUM, part, axis=None) for part in parts])
+        add_up = functools.partial(self.reduce, SUM, axis=None)
+        sums = unpack([timed(self, add_up, part) for part in parts])
         gradients, counts = sums[: len(weights)], sums[len(weights) :]
         if weights:
             model.optimizer.apply_gradients(zip(gradients, weights, strict=True))

@@ -1,8 +1,9 @@
 """What a replica knows of its share of the global batch."""
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -82,7 +83,8 @@ class Shard:
 
     def sum(self, tensors: Any) -> Any:
         """Return the sums over all replicas."""
-        return self.context.all_reduce(SUM, tensors)
+        add_up = functools.partial(self.context.all_reduce, SUM)
+        return timed(self.context.strategy, add_up, tensors)
 
     @contextlib.contextmanager
     def synchronising(self) -> Iterator[None]:
@@ -111,9 +113,31 @@ def gather(t: tf.Tensor) -> tf.Tensor:
     devices = context.strategy.extended.worker_devices
     with tf.device(devices[replica_index() % len(devices)]):  # without one it has no destination
         plain = tf.cast(t, tf.int32) if t.dtype == tf.bool else tf.identity(t)
-    rows = tf.cast(context.all_gather(plain, axis=0), t.dtype)
+    exchange = functools.partial(context.all_gather, axis=0)
+    rows = tf.cast(timed(context.strategy, exchange, plain), t.dtype)
     rows.set_shape([None, *t.shape[1:]])
     return rows
+
+
+def timed(strategy: Any, exchange: Callable[[Any], Any], value: Any) -> Any:
+    """Return `exchange(value)`; add the seconds it takes to the strategy's clock, if there is one.
+
+    The clock runs on the first replica of each worker.
+    """
+    if strategy.clock is None or replica_index() % len(strategy.extended.worker_devices):
+        return exchange(value)
+
+    def tensors(value: Any) -> list[tf.Tensor]:
+        local = [strategy.experimental_local_results(each) for each in tf.nest.flatten(value)]
+        return tf.nest.flatten(local, expand_composites=True)
+
+    with tf.control_dependencies(tensors(value)):
+        start = tf.timestamp()
+    with tf.control_dependencies([start]):
+        result = exchange(value)
+    with tf.control_dependencies(tensors(result)):
+        strategy.clock.assign_add(tf.timestamp() - start)
+    return result
 
 
 @contextlib.contextmanager

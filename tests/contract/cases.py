@@ -12,11 +12,15 @@ import kerasopt
 
 @dataclass(frozen=True)
 class Case:
-    """One row; `bad` maps arguments that are refused to the text of the error."""
+    """One row; `bad` maps arguments that are refused to the text of the error.
+
+    `resumes`: a callback that has `get_state` and `set_state`, and needs validation data.
+    """
 
     constructor: Callable[..., Any]
     arguments: dict[str, Any] = field(default_factory=dict)
     bad: tuple[tuple[dict[str, Any], str], ...] = ()
+    resumes: bool = False
 
     def make(self, **arguments: Any) -> Any:
         """Construct the object of this row."""
@@ -87,7 +91,17 @@ CALLBACKS = (
             ({"monitor": "val_f"}, "`mode` must be 'min' or 'max' where .* monitor='val_f'"),
             ({"metrics": "loss"}, r"`metrics` must be a list of names. Received: metrics='loss'"),
         ),
+        resumes=True,
     ),
+    Case(
+        kerasopt.callbacks.BackupAndRestore,
+        {"backup_dir": "backup"},
+        bad=(
+            ({"backup_dir": ""}, "Empty `backup_dir` argument"),
+            ({"save_freq": "batch"}, "`save_freq`. Received: save_freq=batch"),
+        ),
+    ),
+    Case(kerasopt.callbacks.ThroughputMonitor),
 )
 
 

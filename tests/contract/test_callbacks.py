@@ -9,6 +9,7 @@ import pytest
 from tests.contract.cases import CALLBACKS, Case, bad_rows, dense_model, rows
 
 every_callback = rows(*CALLBACKS)
+every_that_resumes = rows(*(case for case in CALLBACKS if case.resumes))
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_fit_twice(case: Case, model: keras.Model, digits: tuple) -> None:
     assert len(history.history["loss"]) == 2
 
 
-@every_callback
+@every_that_resumes
 def test_state_round_trip_through_json(case: Case, model: keras.Model, digits: tuple) -> None:
     callback, again = case.make(), case.make()
     model.fit(*digits, validation_split=0.2, epochs=2, verbose=0, callbacks=[callback])
@@ -54,7 +55,7 @@ def test_state_round_trip_through_json(case: Case, model: keras.Model, digits: t
     assert again.get_state() != callback.get_state()  # it does not share what it was given
 
 
-@every_callback
+@every_that_resumes
 def test_missing_validation_data(case: Case, model: keras.Model, digits: tuple) -> None:
     with pytest.raises(ValueError, match=r"Received: .*'val_loss'.*`validation_data`"):
         model.fit(*digits, verbose=0, callbacks=[case.make()])

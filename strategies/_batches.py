@@ -1,7 +1,7 @@
 """Datasets as Keras' epochs read them under a strategy: whole batches, cut within the step."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -18,10 +18,12 @@ class WholeBatches(tf.distribute.DistributedDataset):
     and drops the rest. That moves shuffled data on to its next order, and where the data is cached
     TensorFlow can take the drop for the end, so that all epochs are cut short. So Keras is shown
     the description of a batch instead, unless it leaves sizes open.
+
+    `prepare` is called with the model at these occasions.
     """
 
-    def __init__(self, dataset: tf.data.Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: tf.data.Dataset, prepare: Callable[[keras.Model], None]) -> None:
+        self._dataset, self._prepare = dataset, prepare
 
     @property
     def element_spec(self) -> Any:
@@ -34,8 +36,10 @@ class WholeBatches(tf.distribute.DistributedDataset):
 
     def __iter__(self) -> Iterator[Any]:
         """Open the data, or its description."""
-        if _is_asked_by_build() and _is_described(self.element_spec):
-            return iter([keras.tree.map_structure(_or_none, self.element_spec)])
+        if (model := _model_to_build()) is not None:
+            self._prepare(model)
+            if _is_described(self.element_spec):
+                return iter([keras.tree.map_structure(_or_none, self.element_spec)])
         return iter(self._dataset)
 
 
@@ -50,12 +54,12 @@ def check_batches(dataset: tf.data.Dataset) -> None:
             )
 
 
-def _is_asked_by_build() -> bool:
-    """Return whether the data is opened for Keras' building of the model."""
+def _model_to_build() -> keras.Model | None:
+    """Return the model for whose building Keras opens the data, if that is what it does."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(3):  # Keras' epoch iterator lies between
         frame = frame and frame.f_back
-    return frame is not None and frame.f_code is BUILD
+    return frame.f_locals["self"] if frame is not None and frame.f_code is BUILD else None
 
 
 def _is_described(element_spec: Any) -> bool:

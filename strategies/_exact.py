@@ -76,7 +76,10 @@ class ExactReplicas(tf.distribute.Strategy):
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> WholeBatches:
         """Return `dataset` for `fit`, `evaluate` and `predict`, which cut its batches."""
         check_batches(dataset)
-        return WholeBatches(dataset)
+        return WholeBatches(dataset, self.prepare)
+
+    def prepare(self, model: keras.Model) -> None:
+        """Prepare a model that is about to be trained or tested."""
 
     def _run(self, function: Callable[..., Any], data: Any) -> Any:
         """Run `function` of the global batch in every replica."""

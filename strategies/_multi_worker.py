@@ -1,8 +1,10 @@
 """Data parallelism on several machines, or in several processes of one."""
 
+import contextlib
+import functools
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from kerasopt._validation import check_choice, check_number
 from kerasopt.strategies._buckets import LIMIT
 from kerasopt.strategies._cluster import meet, read_cluster
 from kerasopt.strategies._exact import ExactReplicas, check_backend
-from kerasopt.strategies._shard import SUM, first_tensor
+from kerasopt.strategies._messages import count_in_graph
+from kerasopt.strategies._shard import SUM, first_tensor, timed
 
 LOST = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError)
 OTHER_DATA = (
@@ -63,7 +66,6 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
       removed.
     - A worker that is lost ends the others within about ten seconds, one that hangs within
       `timeout`, by a `WorkerLostError`.
-    - `steps_per_execution` must be 1, and a model must not be compiled by XLA.
 
     Args:
         cluster: Who takes part: a `tf.distribute.cluster_resolver.ClusterResolver` such as
@@ -79,8 +81,8 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
         RuntimeError: Keras runs on another backend than TensorFlow.
         TypeError: `cluster` is of another type; later, as with `DataParallel`.
         ValueError: `cluster` or TF_CONFIG is malformed or does not say which worker this is;
-            `timeout` or `communication` is invalid; later, as with `DataParallel`, and when the
-            model takes several steps per execution or a dataset has another sharding policy.
+            `timeout` or `communication` is invalid; later, as with `DataParallel`, and when
+            workers read different batches or a dataset has another sharding policy.
         OSError: The port of this worker is in use.
         TimeoutError: A worker did not appear within `timeout`; the message names it.
 
@@ -111,6 +113,7 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
             implementation=kinds[communication.upper()], timeout_seconds=self.timeout
         )
         super().__init__(self.cluster.resolver, options)
+        count_in_graph(self)
         self.communication = communication
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._seed_alike()
@@ -173,23 +176,49 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
         """Reduce `value`; logs, which Keras reduces once more, are those of all workers already."""
         if axis == 0 and tf.is_tensor(value) and value.shape.rank == 0:
             return value
-        return super().reduce(reduce_op, value, axis)
+        with self.explaining():
+            return super().reduce(reduce_op, value, axis)
+
+    def gather(self, value: Any, axis: int) -> Any:
+        """Gather `value` from all replicas."""
+        with self.explaining():
+            return super().gather(value, axis)
 
     def _step(self, model: keras.Model, training: bool, data: Any) -> dict[str, Any]:
         """Run a step; see that the workers read the same batch, and say so when one is lost."""
-        if model.steps_per_execution > 1:
-            raise ValueError(
-                "`steps_per_execution` must be 1: TensorFlow cannot number the messages between "
-                f"workers within a loop. Received: {type(model).__name__} compiled with "
-                f"steps_per_execution={model.steps_per_execution}"
-            )
+        self._watch(model)
+        if len(self.cluster.addresses) > 1:
+            self._check_alike(data)
+        return super()._step(model, training, data)
+
+    def prepare(self, model: keras.Model) -> None:
+        """Watch the functions of a model that is about to be trained or tested."""
+        model.make_train_function()
+        model.make_test_function()
+        self._watch(model)
+
+    def _watch(self, model: keras.Model) -> None:
         for name in ("train_function", "test_function"):
             function = getattr(model, name)
             if function is not None and not isinstance(function, _Watched):
                 setattr(model, name, _Watched(function, self))
-        if len(self.cluster.addresses) > 1:
-            self._check_alike(data)
-        return super()._step(model, training, data)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Say in words what it means when the body fails."""
+        try:
+            yield
+        except LOST as error:
+            raise WorkerLostError(
+                f"Worker {self.cluster.index} has lost another worker, which ended or did not "
+                f"answer within `timeout`={self.timeout:g} seconds. Start all workers again, as "
+                "`kerasopt launch --max-restarts` does; a `BackupAndRestore` callback takes up the "
+                f"training. TensorFlow says: {error.message}"
+            ) from error
+        except tf.errors.InvalidArgumentError as error:
+            if OTHER_DATA in error.message:
+                raise ValueError(OTHER_DATA) from error
+            raise
 
     def _check_alike(self, data: Any) -> None:
         """Compare the workers' batches by a sum of the targets that depends on their order."""
@@ -197,7 +226,8 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
         rows = tf.cast(first_tensor(x if y is None else y), tf.float64)
         rows = tf.reduce_sum(tf.reshape(rows, [tf.shape(rows)[0], -1]), axis=1)
         own = tf.reduce_sum(rows * tf.range(1.0, tf.size(rows) + 1, dtype=tf.float64))
-        mean = self.reduce(SUM, own, axis=None) / len(self.cluster.addresses)
+        total = timed(self, functools.partial(self.reduce, SUM, axis=None), own)
+        mean = total / len(self.cluster.addresses)
         tf.debugging.Assert(tf.abs(mean - own) <= 1e-6 * (1 + tf.abs(own)), [OTHER_DATA])
 
     def _seed_alike(self) -> None:
@@ -210,23 +240,12 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
 
 
 class _Watched:
-    """A step function of a model that says in words what it means when it fails."""
+    """A step function of a model, watched by the strategy."""
 
     def __init__(self, function: Callable[[Any], Any], strategy: MultiWorker) -> None:
         self.function, self.strategy = function, strategy
 
     def __call__(self, iterator: Any) -> Any:
         """Run the function."""
-        try:
+        with self.strategy.explaining():
             return self.function(iterator)
-        except LOST as error:
-            raise WorkerLostError(
-                f"Worker {self.strategy.cluster.index} has lost another worker, which ended or did "
-                f"not answer within `timeout`={self.strategy.timeout:g} seconds. Start all workers "
-                "again, as `kerasopt launch --max-restarts` does; a `BackupAndRestore` callback "
-                f"takes up the training. TensorFlow says: {error.message}"
-            ) from error
-        except tf.errors.InvalidArgumentError as error:
-            if OTHER_DATA in error.message:
-                raise ValueError(OTHER_DATA) from error
-            raise

@@ -134,10 +134,13 @@ def train(row: Row, strategy: Any = None) -> dict[str, np.ndarray]:
     return out
 
 
-def differences(alone: dict[str, np.ndarray], row: Row, replicas: int) -> dict[str, float]:
-    """Return the largest differences to `alone`: absolute of weights and outputs, else relative."""
-    strategy = kerasopt.strategies.DataParallel([f"CPU:{i}" for i in range(replicas)])
-    together = train(row, strategy)
+def train_on(replicas: int, row: Row) -> dict[str, np.ndarray]:
+    """Train on logical CPUs of this process."""
+    return train(row, kerasopt.strategies.DataParallel([f"CPU:{i}" for i in range(replicas)]))
+
+
+def differences(alone: dict[str, np.ndarray], together: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the largest differences: absolute of weights and outputs, else relative."""
     largest = {}
     for name, reference in alone.items():
         absolute = name in ("weights", "predict", "predict_on_batch")

@@ -4,14 +4,14 @@ import sys
 
 import tensorflow as tf
 
-from benchmarks import callbacks, layers, optimizers, strategies
+from benchmarks import callbacks, layers, optimizers, strategies, workers
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 print("| task | peer | ours, ms | peer, ms | ours / peer |")
 print("|---|---|---|---|---|")
-for module in (optimizers, layers, callbacks, strategies):
+for module in (optimizers, layers, callbacks, strategies, workers):
     if sys.argv[1:] and module.__name__.removeprefix("benchmarks.") not in sys.argv[1:]:
         continue
     for row in module.rows():

@@ -17,6 +17,13 @@ class Row(NamedTuple):
     ratio: float
 
 
+def milliseconds(run: Callable[[], object]) -> float:
+    """Return how long a function takes."""
+    start = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - start)
+
+
 def race(
     task: str,
     peer: str,
@@ -25,16 +32,31 @@ def race(
     rounds: int = 31,
 ) -> Row:
     """Time both once a round, in random order, after one untimed run of each."""
-    contenders = {"ours": run_ours, "peer": run_peer}
-    for run in contenders.values():
-        run()
+    run_ours()
+    run_peer()
+    return compare(
+        task,
+        peer,
+        lambda: milliseconds(run_ours),
+        lambda: milliseconds(run_peer),
+        rounds,
+    )
+
+
+def compare(
+    task: str,
+    peer: str,
+    ours: Callable[[], float],
+    theirs: Callable[[], float],
+    rounds: int,
+) -> Row:
+    """Let both measure themselves, in milliseconds, once a round and in random order."""
+    contenders = {"ours": ours, "peer": theirs}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name in random.sample(list(contenders), 2):
-            start = time.perf_counter()
-            contenders[name]()
-            times[name].append(1000 * (time.perf_counter() - start))
-    ratios = [ours / theirs for ours, theirs in zip(times["ours"], times["peer"], strict=True)]
+            times[name].append(contenders[name]())
+    ratios = [mine / other for mine, other in zip(times["ours"], times["peer"], strict=True)]
     return Row(
         task,
         peer,

@@ -2,6 +2,7 @@
 
     python examples/train.py
     python examples/train.py --dataset fashion_mnist --optimizer adam --devices 2
+    kerasopt launch --workers 2 examples/train.py --strategy multiworker
 
 The default, `digits`, needs no network. Any image-classification dataset of TensorFlow Datasets
 does as well; one that is not in the data folder yet is downloaded first. The output folder gets the
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import inspect
 import math
+import os
 import signal
 import sys
 import time
@@ -26,7 +28,7 @@ import tensorflow_datasets as tfds
 
 import kerasopt
 import kerasopt.data  # registers the dataset `digits`
-from kerasopt.strategies import DataParallel
+from kerasopt.strategies import DataParallel, MultiWorker
 
 LARGEST_SIDE = 96  # larger images, and images of several sizes, are resized to this
 RATES = {"momentum": 0.5}  # where an optimizer's default is not what this network needs
@@ -79,27 +81,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=above_zero(int), default=64, help="samples a step (64)")
     add("--optimizer", choices=sorted(optimizers()), default="momentum", help="(momentum)")
     add("--learning-rate", type=above_zero(float), help="at the start; decays to 0 along a cosine")
-    add("--strategy", choices=["none", "data"], default="data", help="data: split batches (data)")
+    add("--strategy", choices=list(STRATEGIES), default="data", help="who shares a batch (data)")
     add("--devices", type=above_zero(int), help="GPUs, or logical CPUs (all GPUs, or 1 CPU)")
     add("--output", type=Path, help="a new or empty folder (runs/DATASET-TIME)")
     add("--seed", type=int, default=0, help="of weights, order and augmentation (0)")
     options = parser.parse_args(arguments)
-    if options.devices and options.strategy == "none":
-        parser.error("argument --devices: there is one with --strategy none")
+    if options.devices and options.strategy != "data":
+        parser.error("argument --devices: to be chosen with --strategy data only")
     chosen = optimizers()[options.optimizer]
     options.learning_rate = (
         options.learning_rate or RATES.get(options.optimizer) or default_rate(chosen)
     )
-    run = f"{options.dataset.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    begun = os.environ.get("KERASOPT_LAUNCHED", time.strftime("%Y%m%d-%H%M%S"))
+    run = f"{options.dataset.replace('/', '-')}-{begun}"
     options.output = options.output or Path("runs", run)
     return options
 
 
 def claim(folder: Path) -> None:
-    """Make the output folder, and see that it is empty and can be written."""
+    """Make the output folder, and see that it is empty, or to go on with, and can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if any(folder.iterdir()) and not (folder / "backup").is_dir():
             raise RefusedError(f"--output {folder} is not empty; name a new folder")
         if not folder.stat().st_mode & 0o222:  # which does not stop an administrator
             raise PermissionError("it is read-only")
@@ -108,10 +111,8 @@ def claim(folder: Path) -> None:
         raise RefusedError(f"--output {folder} cannot be written: {error}") from error
 
 
-def choose_strategy(options: argparse.Namespace) -> DataParallel | None:
-    """Return the strategy to train under, if any."""
-    if options.strategy == "none":
-        return None
+def devices_of_this_machine(options: argparse.Namespace) -> DataParallel:
+    """Return the strategy that trains on the GPUs of this machine, or on logical CPUs."""
     gpus = tf.config.list_physical_devices("GPU")
     options.devices = options.devices or len(gpus) or 1
     if gpus and options.devices > len(gpus):
@@ -122,6 +123,18 @@ def choose_strategy(options: argparse.Namespace) -> DataParallel | None:
         tf.config.set_logical_device_configuration(cpu, logical)
     kind = "GPU" if gpus else "CPU"
     return DataParallel([f"{kind}:{i}" for i in range(options.devices)])
+
+
+def workers(options: argparse.Namespace) -> MultiWorker:
+    """Return the strategy that trains with the other workers of `kerasopt launch`."""
+    return MultiWorker(timeout=600)  # the chief may download for minutes
+
+
+STRATEGIES: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "none": lambda options: None,
+    "data": devices_of_this_machine,
+    "multiworker": workers,
+}
 
 
 def prepare(options: argparse.Namespace) -> tfds.core.DatasetBuilder:
@@ -228,14 +241,16 @@ def compile_model(model: keras.Model, options: argparse.Namespace, steps: int) -
     )
 
 
-class Interruption:
+class Interruption(keras.callbacks.Callback):
     """Ctrl-C ends training after the step in hand; a second one ends the script at once.
 
-    TensorFlow can crash, and lose everything, when it is interrupted within a step.
+    TensorFlow can crash, and lose everything, when it is interrupted within a step. Several workers
+    have to agree, which they do after the epoch.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self.model, self.came = model, False
+    def __init__(self, strategy: Any) -> None:
+        super().__init__()
+        self.came, self.strategy = False, strategy
 
     def __enter__(self) -> "Interruption":
         """Take over Ctrl-C."""
@@ -244,28 +259,44 @@ class Interruption:
 
     def come(self, number: int, frame: Any) -> None:
         """Ask the model to stop."""
-        self.came = self.model.stop_training = True
+        self.came = True
+        if not isinstance(self.strategy, MultiWorker):
+            self.model.stop_training = True
         signal.signal(signal.SIGINT, self.before)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Stop if any worker was asked to."""
+        if isinstance(self.strategy, MultiWorker):
+            self.came = bool(self.strategy.worker_values(float(self.came)).any())
+            self.model.stop_training |= self.came
 
     def __exit__(self, *error: object) -> None:
         """Give Ctrl-C back."""
         signal.signal(signal.SIGINT, self.before)
 
 
-def train(model: keras.Model, data: Data, options: argparse.Namespace) -> tuple[Any, bool]:
+def train(
+    model: keras.Model, data: Data, options: argparse.Namespace, strategy: Any, folder: Path
+) -> tuple[Any, bool]:
     """Fit, with the best weights in the model at the end; return the curves, and if it ended."""
-    folder = options.output
-    curve = kerasopt.callbacks.LearningCurve(folder / "curves.png", title=options.dataset)
-    stop = keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)
-    log = keras.callbacks.CSVLogger(folder / "history.csv")
-    with Interruption(model) as interruption:
+    callbacks = [
+        keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True),
+        kerasopt.callbacks.ThroughputMonitor(),
+        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        curve := kerasopt.callbacks.LearningCurve(folder / "curves.png", title=options.dataset),
+        interruption := Interruption(strategy),
+    ]
+    if options.strategy == "multiworker":
+        callbacks.append(kerasopt.callbacks.BackupAndRestore(options.output / "backup"))
+    shown = 1 if sys.stdout.isatty() else 2
+    with interruption:
         model.fit(
             data.train,
             validation_data=data.validation,
             epochs=options.epochs,
             shuffle=False,  # the dataset does it
-            callbacks=[stop, log, curve],
-            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=callbacks,
+            verbose=shown if folder == options.output else 0,  # else it is another worker's
         )
     return curve, not interruption.came
 
@@ -304,7 +335,7 @@ REPORT = """# {dataset}: test accuracy {accuracy:.2%}
 |---|---|
 {times}
 
-Training ran {steps:,} steps, {rate:,.0f} images a second.
+Training ran at up to {rate:,.0f} images a second.
 
 ## Settings
 
@@ -338,40 +369,65 @@ def table(rows: dict[str, Any]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
+def report_on(
+    options: argparse.Namespace,
+    data: Data,
+    clock: Stopwatch,
+    curve: kerasopt.callbacks.LearningCurve,
+    ended: bool,
+    tested: dict[str, float],
+) -> None:
+    """Write the report."""
+    figures = curve.history
+    report = REPORT.format(
+        **vars(options),
+        **tested,
+        sizes=data.sizes,
+        done=curve.epochs[-1],
+        ended="ended" if ended else "was interrupted",
+        words=read_curves(curve),
+        times=table({stage: f"{seconds:.1f}" for stage, seconds in clock.items()}),
+        rate=max(figures["samples_per_second"]),
+        settings=table(vars(options)),
+    )
+    (options.output / "report.md").write_text(report)
+
+
 def run(options: argparse.Namespace) -> int:
     """Train, save, test and report; return the exit status."""
     clock = Stopwatch()
     keras.utils.set_random_seed(options.seed)
-    strategy = choose_strategy(options)
+    strategy = STRATEGIES[options.strategy](options)
+    chief = strategy is None or strategy.is_chief
     with clock("preparing the data"):
+        if chief:  # the other workers find the data prepared
+            prepare(options)
+            claim(options.output)
+        if strategy:
+            strategy.worker_values(0)
         data = load(prepare(options), options.batch_size, options.seed)
-    claim(folder := options.output)
+    folder = strategy.path(options.output) if strategy else options.output
+    folder.mkdir(exist_ok=True)
     steps = data.sizes[0] // options.batch_size
     options.epochs = options.epochs or min(50, max(8, round(600_000 / data.sizes[0])))
     with clock("building"), strategy.scope() if strategy else contextlib.nullcontext():
         model = build(data)
         compile_model(model, options, options.epochs * steps)
     with clock("training"):
-        curve, ended = train(model, data, options)
+        curve, ended = train(model, data, options, strategy, folder)
+    if not chief:
+        return 0 if ended else 130
     with clock("saving"):
         model.save(folder / "model.keras")
     with clock("testing"):  # what was saved, on one device
         saved = keras.saving.load_model(folder / "model.keras")
-        loss, accuracy = saved.evaluate(data.test, verbose=0)
-    report = REPORT.format(
-        **{**vars(options), "sizes": data.sizes, "loss": loss, "accuracy": accuracy},
-        done=len(curve.epochs),
-        ended="ended" if ended else "was interrupted",
-        words=read_curves(curve),
-        times=table({stage: f"{seconds:.1f}" for stage, seconds in clock.items()}),
-        steps=(taken := int(model.optimizer.iterations.numpy())),
-        rate=taken * options.batch_size / clock["training"],
-        settings=table(vars(options)),
-    )
-    (folder / "report.md").write_text(report)
+        tested = saved.evaluate(data.test, verbose=0, return_dict=True)
+    report_on(options, data, clock, curve, ended, tested)
     if not ended:
         print(f"Interrupted: the best model so far and the curves are kept in {folder}.")
-    print(f"Test accuracy {accuracy:.2%}. See {folder}/report.md and {folder}/curves.png.")
+    print(
+        f"Test accuracy {tested['accuracy']:.2%}. See {folder}/report.md and {folder}/curves.png."
+    )
     return 0 if ended else 130
 
 

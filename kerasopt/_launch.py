@@ -104,6 +104,7 @@ class Group:
         self.workers: list[subprocess.Popen[str]] = []
         self.printers: list[threading.Thread] = []
         self.interruptions = 0
+        self.launched = time.strftime("%Y%m%d-%H%M%S")  # for scripts to name their output by
 
     def run(self) -> int:
         """Run the script to its end, restarting the workers if asked; return its status."""
@@ -133,7 +134,11 @@ class Group:
         self.printers = []
         for i in range(count):
             index = options.index if options.hosts else i
-            environment = {"PYTHONUNBUFFERED": "1", "TF_CONFIG": config(hosts, index)}
+            environment = {
+                "PYTHONUNBUFFERED": "1",
+                "TF_CONFIG": config(hosts, index),
+                "KERASOPT_LAUNCHED": self.launched,
+            }
             worker = subprocess.Popen(
                 [sys.executable, *bound, options.script, *options.arguments],
                 env={**os.environ, **environment},

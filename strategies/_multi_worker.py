@@ -16,7 +16,7 @@ from kerasopt._validation import check_choice, check_number
 from kerasopt.strategies._buckets import LIMIT
 from kerasopt.strategies._cluster import meet, read_cluster
 from kerasopt.strategies._exact import ExactReplicas, check_backend
-from kerasopt.strategies._messages import count_in_graph
+from kerasopt.strategies._messages import Messages
 from kerasopt.strategies._shard import SUM, first_tensor, timed
 
 LOST = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError)
@@ -110,10 +110,12 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
             meet(self.cluster, self.timeout)
         kinds = tf.distribute.experimental.CommunicationImplementation
         options = tf.distribute.experimental.CommunicationOptions(
-            implementation=kinds[communication.upper()], timeout_seconds=self.timeout
+            implementation=kinds[communication.upper()]
         )
         super().__init__(self.cluster.resolver, options)
-        count_in_graph(self)
+        self._messages = Messages(self, self.timeout)
+        if len(self.cluster.addresses) > 1:
+            self._messages.watch()
         self.communication = communication
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._seed_alike()
@@ -207,7 +209,8 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
     def explaining(self) -> Iterator[None]:
         """Say in words what it means when the body fails."""
         try:
-            yield
+            with self._messages.waiting():
+                yield
         except LOST as error:
             raise WorkerLostError(
                 f"Worker {self.cluster.index} has lost another worker, which ended or did not "

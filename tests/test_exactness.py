@@ -1,11 +1,14 @@
-"""Replicas against one device, row by row."""
+"""Replicas and workers against one device, row by row."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-from tests.exactness.compare import Row, differences, train
+from tests.exactness.compare import Row, differences, train, train_by_workers, train_on
 
 pytestmark = pytest.mark.tensorflow
 
@@ -16,6 +19,33 @@ else:
 
 BOUNDS = {"loss": 1e-6, "weights": 1e-6, "history": 1e-6, "evaluate": 1e-6, "predict": 1e-5}
 IN_FLOAT64 = ("uneven first", "fewer samples than replicas", "masked outputs", "everything")
+BY_WORKERS = (
+    *IN_FLOAT64,
+    "several outputs",
+    "add_loss",
+    "activity regularisers",
+    "BatchNormalization, empty",
+    "Dropout",
+    "gradient_accumulation_steps",
+    "steps_per_execution",
+    "run_eagerly",
+    "custom compute_loss",
+    "custom metric",
+    "train_on_batch",
+)
+
+alone = functools.cache(train)
+
+
+def rows(names: tuple[str, ...]) -> pytest.MarkDecorator:
+    named = [row for row in ROWS if row.name in names]
+    return pytest.mark.parametrize("row", named, ids=lambda row: row.name)
+
+
+def check(row: Row, together: dict[str, np.ndarray]) -> None:
+    largest = differences(alone(row), together)
+    beyond = {name: d for name, d in largest.items() if d > row.close * BOUNDS.get(name, 1e-5)}
+    assert not beyond
 
 
 @pytest.fixture
@@ -28,15 +58,28 @@ def float64() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:The state that these layers")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_three_replicas_equal_one_device(row: Row) -> None:
-    largest = differences(train(row), row, 3)
-    beyond = {name: d for name, d in largest.items() if d > row.close * BOUNDS.get(name, 1e-5)}
-    assert not beyond
+    check(row, train_on(3, row))
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in ROWS if row.name in IN_FLOAT64], ids=lambda r: r.name
-)
+@pytest.fixture(scope="module")
+def by_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Row], list]:
+    return train_by_workers(tmp_path_factory.mktemp("rows"), list(BY_WORKERS))
+
+
+@rows(BY_WORKERS)
+def test_two_workers_equal_one_device(row: Row, by_workers: Callable[[Row], list]) -> None:
+    for results in by_workers(row):
+        check(row, results)
+
+
+@rows(IN_FLOAT64)
 def test_to_twelve_digits_in_float64(row: Row, float64: None) -> None:
     keras.config.set_dtype_policy("float64")
-    largest = differences(train(row), row, 2)
-    assert max(largest.values()) < 1e-12
+    assert max(differences(train(row), train_on(2, row)).values()) < 1e-12
+
+
+def test_workers_to_twelve_digits_in_float64(float64: None, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("float64")
+    results = train_by_workers(tmp_path, ["everything"], "float64")
+    row = next(row for row in ROWS if row.name == "everything")
+    assert max(differences(train(row), results(row)[1]).values()) < 1e-12

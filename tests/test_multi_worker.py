@@ -159,7 +159,9 @@ class Slow(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         time.sleep(0.05 * strategy.cluster.index)
 callbacks.insert(0, Slow())
-history = model.fit(x, y, validation_split=0.25, epochs=3, verbose=0, callbacks=callbacks)
+history = model.fit(
+    x, y, batch_size=8, validation_split=0.25, epochs=3, verbose=0, callbacks=callbacks
+)
 print("scratch:", strategy.path(here / "scratch.txt"))
 strategy.path(here / "scratch.txt").touch()
 total = sum(float(np.abs(w.numpy()).sum()) for w in model.weights)
@@ -188,8 +190,8 @@ def test_only_the_chief_writes_and_all_agree(tmp_path: Path) -> None:
     assert figures["val_loss"] == other["val_loss"]
     assert figures["val_loss"][-1] < figures["val_loss"][0]
     assert figures["straggler_ratio"] == other["straggler_ratio"]
-    assert 1.2 < figures["straggler_ratio"][-1] < 2
-    assert figures["communication_share"][-1] > 2 * other["communication_share"][-1]
+    assert 1.5 < max(figures["straggler_ratio"]) < 2  # worker 1 sleeps, and worker 0 waits for it
+    assert max(figures["communication_share"]) > 2 * max(other["communication_share"])
     summary = printed(output, 1, "summary")
     assert summary[1].endswith("(this one)")
     assert summary[2] == "replicas: 2, 1 in each worker"

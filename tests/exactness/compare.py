@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 from keras import layers, optimizers
 
 import kerasopt
+from kerasopt._launch import main
 
 STEPS = 24
 
@@ -51,7 +53,7 @@ def cross_entropy(**arguments: Any) -> keras.losses.Loss:
 PLAIN, SGD = network(), sgd()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One way to train; `close` widens the bounds where float32 is not used throughout."""
 
@@ -137,6 +139,22 @@ def train(row: Row, strategy: Any = None) -> dict[str, np.ndarray]:
 def train_on(replicas: int, row: Row) -> dict[str, np.ndarray]:
     """Train on logical CPUs of this process."""
     return train(row, kerasopt.strategies.DataParallel([f"CPU:{i}" for i in range(replicas)]))
+
+
+def train_by_workers(
+    folder: Path, names: list[str], floatx: str = "float32"
+) -> Callable[[Row], list[dict[str, np.ndarray]]]:
+    """Train rows in two worker processes; return how to get what each worker has of a row."""
+    from tests.exactness.rows import ROWS
+
+    script = str(Path(__file__).with_name("worker.py"))
+    if status := main(["launch", script, str(folder), floatx, *names]):
+        raise RuntimeError(f"the workers ended with status {status}")
+
+    def results(row: Row) -> list[dict[str, np.ndarray]]:
+        return [dict(np.load(folder / f"{ROWS.index(row)}-{i}.npz")) for i in range(2)]
+
+    return results
 
 
 def differences(alone: dict[str, np.ndarray], together: dict[str, np.ndarray]) -> dict[str, float]:

@@ -16,7 +16,7 @@ folder, floatx, *names = sys.argv[1:]
 strategy = kerasopt.strategies.MultiWorker()
 keras.config.set_floatx(floatx)
 keras.config.set_dtype_policy(floatx)
-for row in ROWS:
+for number, row in enumerate(ROWS):
     if row.name in names or not names:
-        results = train(row, strategy)
-        np.savez(Path(folder, f"{ROWS.index(row)}-{strategy.cluster.index}.npz"), **results)
+        path = Path(folder, f"{number}-{strategy.cluster.index}.npz")
+        np.savez(path, **train(row, strategy))

@@ -281,13 +281,15 @@ def train(
     """Fit, with the best weights in the model at the end; return the curves, and if it ended."""
     callbacks = [
         keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True),
-        kerasopt.callbacks.ThroughputMonitor(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
         curve := kerasopt.callbacks.LearningCurve(folder / "curves.png", title=options.dataset),
         interruption := Interruption(strategy),
     ]
     if options.strategy == "multiworker":
-        callbacks.append(kerasopt.callbacks.BackupAndRestore(options.output / "backup"))
+        callbacks += [
+            kerasopt.callbacks.BackupAndRestore(options.output / "backup"),
+            kerasopt.callbacks.ThroughputMonitor(),
+        ]
     shown = 1 if sys.stdout.isatty() else 2
     with interruption:
         model.fit(
@@ -335,7 +337,7 @@ REPORT = """# {dataset}: test accuracy {accuracy:.2%}
 |---|---|
 {times}
 
-Training ran at up to {rate:,.0f} images a second.
+Training ran {steps:,} steps, {rate:,.0f} images a second.
 
 ## Settings
 
@@ -374,11 +376,11 @@ def report_on(
     data: Data,
     clock: Stopwatch,
     curve: kerasopt.callbacks.LearningCurve,
+    steps: int,
     ended: bool,
     tested: dict[str, float],
 ) -> None:
     """Write the report."""
-    figures = curve.history
     report = REPORT.format(
         **vars(options),
         **tested,
@@ -387,7 +389,8 @@ def report_on(
         ended="ended" if ended else "was interrupted",
         words=read_curves(curve),
         times=table({stage: f"{seconds:.1f}" for stage, seconds in clock.items()}),
-        rate=max(figures["samples_per_second"]),
+        steps=steps,
+        rate=steps * options.batch_size / clock["training"],
         settings=table(vars(options)),
     )
     (options.output / "report.md").write_text(report)
@@ -422,7 +425,8 @@ def run(options: argparse.Namespace) -> int:
     with clock("testing"):  # what was saved, on one device
         saved = keras.saving.load_model(folder / "model.keras")
         tested = saved.evaluate(data.test, verbose=0, return_dict=True)
-    report_on(options, data, clock, curve, ended, tested)
+    taken = len(curve.epochs) * steps
+    report_on(options, data, clock, curve, taken, ended, tested)
     if not ended:
         print(f"Interrupted: the best model so far and the curves are kept in {folder}.")
     print(

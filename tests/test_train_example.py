@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+import kerasopt  # the saved model has parts of it
+from kerasopt._launch import main
+
 SCRIPT = Path(__file__).parent.parent / "examples" / "train.py"
 
 pytestmark = pytest.mark.tensorflow
@@ -68,7 +71,19 @@ def test_leaves_what_it_promises(tmp_path: Path, data_dir: str, strategy: list[s
     for part in ("What the curves say", "Where the time went", "| seed | 1 |", "of 3 epochs"):
         assert part in report
     model = keras.saving.load_model(folder / "model.keras")
+    assert isinstance(model.optimizer, kerasopt.optimizers.Momentum)
     assert model.predict(np.zeros((1, 8, 8, 1)), verbose=0).shape == (1, 10)
+
+
+def test_two_workers(tmp_path: Path, data_dir: str, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    options = ["--strategy", "multiworker", "--epochs", "2", "--data-dir", data_dir]
+    assert main(["launch", str(SCRIPT), *options, "--output", str(folder)]) == 0
+    out = capfd.readouterr().out
+    assert "[worker 0] Test accuracy" in out
+    assert "[worker 1]" not in out
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["curves.png", "history.csv", "model.keras", "report.md"]
 
 
 def test_same_seed_same_curves(tmp_path: Path, data_dir: str) -> None:
@@ -101,7 +116,7 @@ def test_interruption_keeps_the_best_so_far(tmp_path: Path, data_dir: str) -> No
     ("arguments", "message"),
     [
         (["--devices", "0"], "argument --devices: must be greater than 0. Received: 0"),
-        (["--devices", "2", "--strategy", "none"], "argument --devices: there is one"),
+        (["--devices", "2", "--strategy", "none"], "argument --devices: to be chosen with --str"),
         (["--epochs", "0"], "argument --epochs: must be greater than 0"),
         (["--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
         (["--learning-rate", "nan"], "argument --learning-rate: must be greater than 0"),
@@ -143,7 +158,7 @@ def test_refuses_in_one_line(
 
 
 def test_splits_where_nothing_is_held_out(train: ModuleType) -> None:
-    assert train.split({"train": 1000}, 64) == ["train[:736]", "train[736:800]", "train[800:]"]
+    assert train.split({"train": 1000}, 64) == ["train[:672]", "train[672:800]", "train[800:]"]
     assert train.split({"train": 900, "validation": 99}, 50)[2] == "validation"
 
 

@@ -80,7 +80,7 @@ PRIVATE = {
         "BaseImagePreprocessingLayer": ["_USE_BASE_FACTOR", "_is_batched", "_get_seed_generator"]
     },
     "keras.optimizers": {"Optimizer": ["_get_variable_index"]},
-    "keras": {"Model": ["_maybe_symbolic_build"]},
+    "keras.callbacks": {"BackupAndRestore": ["_save_model"]},
     "keras.layers": {"Layer": ["_flatten_layers"], "BatchNormalization": ["_moments"]},
     "keras.src.backend.common.masking": {"get_keras_mask": [], "set_keras_mask": []},
     "keras.src.utils.backend_utils": {"DynamicBackend": ["set_backend"]},
@@ -98,6 +98,30 @@ def test_private_names_of_keras_are_where_they_were(module: str) -> None:
         assert not gone, (
             f"Keras {keras.__version__} has moved {gone} of {name}, which kerasopt uses"
         )
+
+
+def test_private_attributes_of_keras_are_where_they_were() -> None:
+    callback = keras.callbacks.BackupAndRestore("folder")
+    for owner, name in ((keras.Sequential(), "_initial_epoch"), (callback, "_current_epoch")):
+        message = f"Keras {keras.__version__} has moved {name}, which BackupAndRestore uses"
+        assert hasattr(owner, name), message
+
+
+@pytest.mark.tensorflow
+def test_private_names_of_tensorflow_are_where_they_were() -> None:
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    extended = tf.distribute.MultiWorkerMirroredStrategy().extended
+    launchers = [
+        getattr(getattr(extended, name, None), "_launchers", [None])[0]
+        for name in ("_cross_device_ops", "_host_cross_device_ops")
+    ]
+    message = f"TensorFlow {tf.__version__} has moved {{}}, which strategies/_messages.py uses"
+    assert all(hasattr(each, "_next_instance_key") for each in launchers), message.format(launchers)
+    assert hasattr(context.context(), "abort_collective_ops"), message.format("the abortion")
+    built = getattr(keras.Model, "_maybe_symbolic_build", None)
+    assert built, f"Keras {keras.__version__} has moved the build, which _batches.py uses"
 
 
 IMPORT = """

@@ -177,3 +177,11 @@ def test_digits_reach_98_percent(tmp_path: Path, data_dir: str, seed: int) -> No
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert float(out.split("Test accuracy ")[1].split("%")[0]) >= 98
+
+
+@pytest.mark.slow
+def test_under_ray() -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    script = SCRIPT.with_name("ray_train.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert "replicas 2, loss 0.0" in done.stdout

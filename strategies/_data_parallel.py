@@ -38,8 +38,8 @@ class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
 
     What has to be known: losses that layers add by `add_loss` must be means over samples; metrics
     are computed on the first device, and only they are logged of what `compute_metrics` returns;
-    the outputs for all rows go to every device. Under any strategy Keras takes one batch to build
-    the model before training, which moves a shuffled dataset on to its next order.
+    the outputs and targets for all rows go to every device. `experimental_distribute_dataset`
+    serves `fit`, `evaluate` and `predict`; loops of your own need TensorFlow's strategies.
 
     Args:
         devices: Names such as `["GPU:0", "GPU:1"]`, all of one kind. Defaults to all GPUs, or to
@@ -55,7 +55,8 @@ class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
             or `test_step`.
         ValueError: `devices` is empty, has a device twice or devices of mixed kinds, or names one
             that this machine lacks; `reduction` is unknown or does not go with the devices; later,
-            when weights of the model were built outside of `scope()`.
+            when weights of the model were built outside of `scope()`, the model is compiled by XLA
+            for several devices, or a dataset does not give batches.
 
     Reference:
         Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014.

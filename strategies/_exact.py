@@ -177,9 +177,11 @@ def step(model: keras.Model, weights: list[Any], data: Any, training: bool) -> l
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     shard = Shard(x, model)
     with tf.GradientTape(watch_accessed_variables=training) as tape:
+        with tf.device("CPU:0"):  # where the batch is: only the share goes to the replica
+            own = shard.own(x)
         with shard.at_work():
             takes = {"training": training} if takes_training(model.call) else {}
-            outputs = shard.real(model(shard.own(x), **takes))
+            outputs = shard.real(model(own, **takes))
         with shard.synchronising():
             outputs = shard.gather_for_all(outputs)
         batch = {"x": x, "y": y, "y_pred": outputs, "sample_weight": sample_weight}
@@ -224,4 +226,6 @@ def predict(function: Callable[..., Any], data: Any) -> Any:
     # Keras joins the first replicas of all workers, then the second ones, and so on.
     worker, place = divmod(replica_index(), local)
     shard = Shard(data, None, place * (strategy.num_replicas_in_sync // local) + worker)
-    return shard.real(function(shard.own(data)))
+    with tf.device("CPU:0"):
+        own = shard.own(data)
+    return shard.real(function(own))

@@ -57,6 +57,16 @@ class Messages:
         finally:
             self._depth -= 1
 
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Say that the body, within a wait, works by itself: it traces a step."""
+        depth, self._depth = self._depth, 0
+        try:
+            yield
+        finally:
+            self._depth = depth
+            self._waits += 1
+
     def _watch(self) -> None:
         before: Any = None
         since = time.monotonic()

@@ -294,3 +294,30 @@ def test_dataset_that_the_user_distributed(digits: tuple) -> None:
             data = strategy.distribute_datasets_from_function(lambda context, data=data: data)
         losses.append(model.fit(data, steps_per_epoch=4, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.tensorflow
+def test_gradients_need_one_message_for_32_mib(
+    two: Any, digits: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    widths = (4000, 1200, 900, *[20] * 10)
+    with two.scope():
+        dense = [keras.layers.Dense(width) for width in (*widths, 10)]
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), *dense]
+        model = keras.Sequential(layers)
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    sent, reduce = [], two.reduce
+
+    def counting(operation: Any, value: Any, axis: int | None) -> Any:
+        if not tf.executing_eagerly():  # Keras reads the metrics once an epoch, eagerly
+            sent.append(two.experimental_local_results(value)[0].shape.num_elements())
+        return reduce(operation, value, axis)
+
+    monkeypatch.setattr(two, "reduce", counting)
+    model.fit(*(part[:8] for part in digits), verbose=0)
+    metrics = 2  # sum and count of the loss go with them
+    assert sum(sent) == model.count_params() + metrics
+    assert len(sent) <= -(-4 * sum(sent) // 2**25)
+    assert len(model.trainable_weights) == 28

@@ -36,6 +36,14 @@ assert pathlib.Path("curves.png").stat().st_size > 1000
 print("kerasopt", kerasopt.__version__, "is installed and trains")
 """
 
+WORKER = """
+import kerasopt
+
+strategy = kerasopt.strategies.MultiWorker()
+strategy.summary()
+assert strategy.worker_values(strategy.cluster.index).tolist() == [0, 1]
+"""
+
 
 def main(folder: Path) -> None:
     """Check the wheel in `folder`."""
@@ -50,6 +58,9 @@ def main(folder: Path) -> None:
         python = Path(clean, "bin", "python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
         subprocess.run([python, "-c", TRAIN], check=True, cwd=clean)
+        Path(clean, "worker.py").write_text(WORKER)
+        launch = [python.with_name("kerasopt"), "launch", "--workers", "2", "worker.py"]
+        subprocess.run(launch, check=True, cwd=clean)
 
 
 if __name__ == "__main__":

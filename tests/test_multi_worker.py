@@ -191,7 +191,8 @@ def test_only_the_chief_writes_and_all_agree(tmp_path: Path) -> None:
     assert figures["val_loss"][-1] < figures["val_loss"][0]
     assert figures["straggler_ratio"] == other["straggler_ratio"]
     assert 1.5 < max(figures["straggler_ratio"]) < 2  # worker 1 sleeps, and worker 0 waits for it
-    assert max(figures["communication_share"]) > 2 * max(other["communication_share"])
+    shares = [np.median(each["communication_share"]) for each in (figures, other)]
+    assert shares[0] > 2 * shares[1]
     summary = printed(output, 1, "summary")
     assert summary[1].endswith("(this one)")
     assert summary[2] == "replicas: 2, 1 in each worker"

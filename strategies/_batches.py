@@ -8,8 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-BUILD = keras.Model._maybe_symbolic_build.__code__
-
 
 class WholeBatches(tf.distribute.DistributedDataset):
     """A dataset of whole batches, of which every replica takes its rows.
@@ -59,7 +57,8 @@ def _model_to_build() -> keras.Model | None:
     frame: FrameType | None = sys._getframe(1)
     for _ in range(3):  # Keras' epoch iterator lies between
         frame = frame and frame.f_back
-    return frame.f_locals["self"] if frame is not None and frame.f_code is BUILD else None
+    build = keras.Model._maybe_symbolic_build.__code__
+    return frame.f_locals["self"] if frame is not None and frame.f_code is build else None
 
 
 def _is_described(element_spec: Any) -> bool:

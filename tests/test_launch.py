@@ -13,7 +13,12 @@ import pytest
 
 from kerasopt._launch import main
 
-COMMAND = [sys.executable, "-W", "ignore", "-m", "kerasopt", "launch"]
+# A shell's background job ignores Ctrl-C, and so would what it starts.
+HEEDS_INTERRUPTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "kerasopt", "launch", *sys.argv[1:]])
+"""
 
 
 def script(folder: Path, text: str) -> str:
@@ -100,10 +105,7 @@ except KeyboardInterrupt: (here / f"{index}.interrupted").touch(); sys.exit(130)
 
 def launched(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     """Launch two workers that stay; return the launcher and their process numbers."""
-    launcher = subprocess.Popen(
-        [*COMMAND, script(folder, STAYS)],
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    launcher = subprocess.Popen([sys.executable, "-c", HEEDS_INTERRUPTS, script(folder, STAYS)])
     files = [folder / f"{i}.pid" for i in range(2)]
     wait_for(lambda: all(file.exists() and file.read_text() for file in files), seconds=60)
     return launcher, [int(file.read_text()) for file in files]

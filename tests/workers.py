@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kerasopt._launch import config, free_hosts, main
@@ -47,7 +47,7 @@ def launch(folder: Path, text: str, *options: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def started(folder: Path, text: str):  # noqa: ANN201
+def started(folder: Path, text: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start two workers without a launcher; give them to the body, and end what is left."""
     path, hosts, workers = write(folder, text), free_hosts(2), []
     for index in range(2):

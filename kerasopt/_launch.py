@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 GRACE = 5.0  # seconds between asking a worker to end and ending it
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     check(options)
     if options.script is None:
-        print(f"export TF_CONFIG='{config(options.hosts.split(','), options.index)}'")  # noqa: T201
+        print(f"export TF_CONFIG='{config(options.hosts.split(','), options.index)}'")
         return 0
     return Group(options).run()
 
@@ -72,7 +73,7 @@ def check(options: argparse.Namespace) -> None:
     options.workers = 2 if options.workers is None else options.workers
     if options.workers < 1 or options.max_restarts < 0:
         options.error("--workers must be at least 1, --max-restarts at least 0")
-    if options.script is not None and not os.path.isfile(options.script):  # noqa: PTH113
+    if options.script is not None and not Path(options.script).is_file():
         options.error(f"there is no script {options.script}")
     if options.pin and not hasattr(os, "sched_setaffinity"):
         options.error("--pin: this system cannot pin processes to cores")
@@ -118,7 +119,7 @@ class Group:
                 if failed is None or self.interruptions or attempt > self.options.max_restarts:
                     return status
                 left = f"{attempt} of {self.options.max_restarts}"
-                print(  # noqa: T201
+                print(
                     f"kerasopt launch: worker {failed} ended with status {status}; all start again "
                     f"({left})",
                     file=sys.stderr,

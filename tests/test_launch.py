@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kerasopt._launch import main
+from tests.workers import wait_for
 
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 HEEDS_INTERRUPTS = """
@@ -38,13 +38,6 @@ def is_alive(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
-
-
-def wait_for(condition: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_workers_know_their_place(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +100,7 @@ def launched(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     """Launch two workers that stay; return the launcher and their process numbers."""
     launcher = subprocess.Popen([sys.executable, "-c", HEEDS_INTERRUPTS, script(folder, STAYS)])
     files = [folder / f"{i}.pid" for i in range(2)]
-    wait_for(lambda: all(file.exists() and file.read_text() for file in files), seconds=60)
+    wait_for(lambda: all(file.exists() and file.read_text() for file in files))
     return launcher, [int(file.read_text()) for file in files]
 
 

@@ -403,12 +403,14 @@ def run(options: argparse.Namespace) -> int:
     strategy = STRATEGIES[options.strategy](options)
     chief = strategy is None or strategy.is_chief
     with clock("preparing the data"):
-        if chief:  # the other workers find the data prepared
-            prepare(options)
+        if chief:
+            builder = prepare(options)
             claim(options.output)
         if strategy:
-            strategy.worker_values(0)
-        data = load(prepare(options), options.batch_size, options.seed)
+            strategy.worker_values(0)  # the others wait, and find the data prepared
+        if not chief:
+            builder = prepare(options)
+        data = load(builder, options.batch_size, options.seed)
     folder = strategy.path(options.output) if strategy else options.output
     folder.mkdir(exist_ok=True)
     steps = data.sizes[0] // options.batch_size

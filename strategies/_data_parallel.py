@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from kerasopt._validation import check_choice
 from kerasopt.strategies._buckets import LIMIT
-from kerasopt.strategies._exact import ExactReplicas, check_backend
+from kerasopt.strategies._exact import EXACT, ExactReplicas, check_backend
 
 REDUCTIONS = {
     "nccl": tf.distribute.NcclAllReduce,
@@ -87,7 +87,7 @@ class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
         for index, device in enumerate(self.extended.worker_devices):
             print_fn(f"replica {index} on {device}")
         print_fn(f"gradients: summed by {self.reduction!r} in buckets of {LIMIT >> 20} MiB")
-        print_fn("loss, metrics, batch normalisation, random layers: of the whole batch")
+        print_fn(EXACT)
 
 
 def _check_reduction(reduction: str, names: list[str]) -> str:

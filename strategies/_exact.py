@@ -27,6 +27,7 @@ from kerasopt.strategies._shard import (
 from kerasopt.strategies._whole_batch import whole_batch_layers
 
 STEPS = ("train_step", "test_step")
+EXACT = "loss, metrics, batch normalisation, random layers: of the whole batch"  # for summaries
 
 
 class ExactReplicas(tf.distribute.Strategy):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasopt._validation import check_choice, check_number
 from kerasopt.strategies._buckets import LIMIT
 from kerasopt.strategies._cluster import meet, read_cluster
-from kerasopt.strategies._exact import ExactReplicas, check_backend
+from kerasopt.strategies._exact import EXACT, ExactReplicas, check_backend
 from kerasopt.strategies._messages import Messages
 from kerasopt.strategies._shard import SUM, first_tensor, timed
 
@@ -161,7 +161,7 @@ class MultiWorker(ExactReplicas, tf.distribute.MultiWorkerMirroredStrategy):
             f"gradients: summed by {self.communication!r} collectives in buckets of "
             f"{LIMIT >> 20} MiB, waiting at most {self.timeout:g} s"
         )
-        print_fn("loss, metrics, batch normalisation, random layers: of the whole batch")
+        print_fn(EXACT)
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
         """Return `dataset` for `fit`, `evaluate` and `predict`, which cut its batches."""

@@ -1,5 +1,7 @@
-"""One optimizer step on the weights of a 5-million-parameter residual network."""
+"""Optimizer steps on a network of 5 million weights and on one of 200 small ones."""
 
+import gc
+import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,38 +10,31 @@ import numpy as np
 import tensorflow as tf
 
 import kerasopt
-from benchmarks._race import Row, race
+from benchmarks._race import Row, compare, milliseconds, race
 
-# 59 weights, 5.2 million numbers: kernels and scales of a narrow ResNet.
-SHAPES: list[tuple[int, ...]] = [
-    (3, 3, 3, 64),
-    *[(3, 3, 64, 64)] * 8,
-    (3, 3, 64, 128),
-    *[(3, 3, 128, 128)] * 9,
-]
-SHAPES += [(3, 3, 128, 256), *[(3, 3, 256, 256)] * 5, (256, 1000), *[(256,)] * 33]
+Shapes = list[tuple[int, ...]]
+# Kernels, scales and offsets of a residual network: 59 variables, 5.2 million weights.
+LARGE: Shapes = [
+    shape
+    for channels, count in ((64, 6), (128, 6), (256, 7))
+    for _ in range(count)
+    for shape in ((3, 3, channels, channels), (channels,), (channels,))
+] + [(256, 10), (10,)]
+SMALL: Shapes = [(32, 32), (32,)] * 100
 
 
-def stepper(optimizer: keras.optimizers.Optimizer, jit_compile: bool) -> Callable[[], Any]:
-    """Return a function that takes one step."""
+def stepper(
+    optimizer: keras.optimizers.Optimizer, shapes: Shapes, jit_compile: bool = False, steps: int = 1
+) -> Callable[[], Any]:
+    """Return a function that takes some steps."""
     random = np.random.default_rng(0)
-    weights = [keras.Variable(random.normal(size=shape)) for shape in SHAPES]
-    gradients = [tf.constant(random.normal(size=shape), "float32") for shape in SHAPES]
+    weights = [keras.Variable(random.normal(0, 0.05, size=s), dtype="float32") for s in shapes]
+    gradients = [tf.constant(random.normal(0, 0.01, size=s), "float32") for s in shapes]
     optimizer.build(weights)
 
     @tf.function(jit_compile=jit_compile)
     def step() -> None:
-        optimizer.apply(gradients, weights)
+        for _ in tf.range(steps):
+            optimizer.apply(gradients, weights)
 
     return step
-
-
-def rows() -> Iterator[Row]:
-    """Compare each optimizer with Keras' own of the same state."""
-    for jit_compile in (False, True):
-        yield race(
-            f"`Momentum` step, 5 M weights, {'XLA' if jit_compile else 'graph'}",
-            "`keras.optimizers.SGD(momentum=0.9)`",
-            stepper(kerasopt.optimizers.Momentum(1e-6), jit_compile),
-            stepper(keras.optimizers.SGD(1e-6, momentum=0.9), jit_compile),
-        )

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kerasopt._train_step import attending
 from kerasopt.strategies._batches import WholeBatches, check_batches
 from kerasopt.strategies._buckets import pack
 from kerasopt.strategies._shard import (
@@ -69,7 +70,11 @@ class ExactReplicas(tf.distribute.Strategy):
         if isinstance(model, keras.Model) and name in STEPS:
             _check_step(model, name, self.num_replicas_in_sync)
             with whole_batch_layers(model):
-                return self._step(model, name == "train_step", *args)
+                if name == "test_step":
+                    return self._step(model, False, *args)
+                with attending(model) as figures:
+                    logs = self._step(model, True, *args)
+                return {**logs, **figures}
         if model is None and name == "one_step_on_data":  # the closure of `Model.predict`
             return self._run(functools.partial(predict, fn), *args)
         return super().run(fn, args=args, kwargs=kwargs, options=options)

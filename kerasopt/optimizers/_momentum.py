@@ -5,11 +5,12 @@ from typing import Any
 import keras
 
 from kerasopt._validation import check_number
-from kerasopt.optimizers._elementwise import ElementwiseOptimizer, LearningRate
+from kerasopt.optimizers import _kernels
+from kerasopt.optimizers._rule import LearningRate, RuleOptimizer, check_rate
 
 
 @keras.saving.register_keras_serializable("kerasopt")
-class Momentum(ElementwiseOptimizer):
+class Momentum(RuleOptimizer):
     """Gradient descent that keeps the fraction α of its previous step.
 
     Momentum carries the weights across plateaus, where the gradient is small but steady, and damps
@@ -53,7 +54,7 @@ class Momentum(ElementwiseOptimizer):
         0.0
     """
 
-    slots = ("step",)
+    slots = (("step",),)
 
     def __init__(
         self,
@@ -62,13 +63,17 @@ class Momentum(ElementwiseOptimizer):
         name: str = "momentum",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, name=name, **kwargs)
+        super().__init__(check_rate(learning_rate), name=name, **kwargs)
         self.momentum = check_number("momentum", momentum, "[0, 1)")
 
     def rule(self, w: Any, g: Any, learning_rate: Any, step: Any) -> tuple[Any, Any]:
         """Δw ← α Δw - (1 - α) η g."""
         step = self.momentum * step - (1 - self.momentum) * learning_rate * g
         return step, step
+
+    def kernel(self, w: Any, g: Any, learning_rate: Any, step: Any) -> None:
+        """Do the same in place."""
+        _kernels.heavy_ball(w, g, (1 - self.momentum) * learning_rate, step, self.momentum)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""

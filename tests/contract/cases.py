@@ -1,5 +1,6 @@
 """The tables: a row is a constructor, its arguments, and what its errors say."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,16 +16,30 @@ class Case:
     """One row; `bad` maps arguments that are refused to the text of the error.
 
     `resumes`: a callback that has `get_state` and `set_state`, and needs validation data.
+    `scale`: by what the learning rate is multiplied.
+    `inner`: an optimizer that is wrapped; it takes the arguments that the constructor does not.
     """
 
     constructor: Callable[..., Any]
     arguments: dict[str, Any] = field(default_factory=dict)
     bad: tuple[tuple[dict[str, Any], str], ...] = ()
     resumes: bool = False
+    scale: float = 1.0
+    inner: Callable[..., Any] | None = None
 
     def make(self, **arguments: Any) -> Any:
         """Construct the object of this row."""
-        return self.constructor(**{**self.arguments, **arguments})
+        arguments = {**self.arguments, **arguments}
+        if self.inner:
+            own = inspect.signature(self.constructor).parameters
+            inner = {name: arguments.pop(name) for name in [*arguments] if name not in own}
+            arguments = {"optimizer": self.inner(**inner), **arguments}
+        return self.constructor(**arguments)
+
+
+def SGD(learning_rate: Any = 0.002, momentum: float = 0.9, **kwargs: Any) -> Any:  # noqa: N802
+    """Return the optimizer that wrappers are tested around."""
+    return keras.optimizers.SGD(learning_rate, momentum, **kwargs)
 
 
 def rows(*cases: Case) -> pytest.MarkDecorator:
@@ -42,17 +57,156 @@ def bad_rows(*cases: Case) -> pytest.MarkDecorator:
     )
 
 
+RATE = ({"learning_rate": -0.1}, r"`learning_rate` must be a number in \[0, inf\)\. Received")
+BETAS = (
+    ({"beta_1": 1.0}, r"`beta_1` must be a number in \[0, 1\)\. Received: beta_1=1.0"),
+    ({"beta_2": -0.1}, r"`beta_2` must be a number in \[0, 1\)"),
+)
+INNER = ({"optimizer": 3}, "`optimizer` must be a Keras optimizer, or the name of one. Received: .*=3")
+EPSILON = ({"epsilon": -1.0}, r"`epsilon` must be a number in \[0, inf\)")
+
 OPTIMIZERS = (
     Case(
         kerasopt.optimizers.Momentum,
         {"learning_rate": 0.02},
         bad=(
-            ({"learning_rate": -0.1}, r"`learning_rate` must be a number in \[0, inf\)\. Received"),
+            RATE,
             ({"learning_rate": "fast"}, "`learning_rate` should be float"),
             ({"momentum": 1.0}, r"`momentum` must be a number in \[0, 1\)\. Received: momentum=1"),
             ({"momentum": -0.1}, r"`momentum` must be a number in \[0, 1\)"),
             ({"momentum": float("nan")}, r"`momentum` must be a number in \[0, 1\)"),
             ({"momentum": "0.9"}, r"`momentum` must be a number .* Received: momentum='0.9'"),
+        ),
+    ),
+    Case(kerasopt.optimizers.SGD, {"learning_rate": 0.002, "momentum": 0.9}),
+    Case(kerasopt.optimizers.Adam, {"learning_rate": 0.01}),
+    Case(kerasopt.optimizers.AdamW, {"learning_rate": 0.01, "weight_decay": 1e-6}),
+    Case(kerasopt.optimizers.RMSprop, {"learning_rate": 0.0003, "momentum": 0.9}),
+    Case(
+        kerasopt.optimizers.DeltaBarDelta,
+        {"learning_rate": 0.001},
+        bad=(
+            RATE,
+            ({"kappa": -1}, r"`kappa` must be a number in \[0, inf\)"),
+            ({"phi": 1.0}, r"`phi` must be a number in \[0, 1\)"),
+            ({"theta": 1.0}, r"`theta` must be a number in \[0, 1\)"),
+            ({"min_gain": -1}, r"`min_gain` must be a number in \[0, inf\)"),
+            ({"min_gain": 2, "max_gain": 1}, r"`max_gain` must be a number in \[2.0, inf\]"),
+            ({"momentum": 1.0}, r"`momentum` must be a number in \[0, 1\)"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.Rprop,
+        {"learning_rate": 0.01},
+        bad=(
+            RATE,
+            ({"etas": 0.5}, r"`etas` must be a pair \(low, high\)"),
+            ({"etas": (1.1, 1.2)}, "`etas` must be a pair 0 < η⁻ < 1 < η⁺. Received"),
+            ({"step_sizes": (1, 0.1)}, "`step_sizes` must be a pair low ≤ high"),
+            ({"step_sizes": (0, 1)}, r"`step_sizes` must be a number in \(0, inf\)"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.RectifiedAdam,
+        {"learning_rate": 0.02},
+        bad=(RATE, *BETAS, EPSILON, ({"threshold": 3}, r"`threshold` must be a number in \[4, inf")),
+    ),
+    Case(kerasopt.optimizers.AdaBelief, {"learning_rate": 0.02}, bad=(RATE, *BETAS, EPSILON)),
+    Case(
+        kerasopt.optimizers.Adan,
+        {"learning_rate": 0.02},
+        bad=(RATE, *BETAS, EPSILON, ({"beta_3": 2}, r"`beta_3` must be a number in \[0, 1\)")),
+    ),
+    Case(
+        kerasopt.optimizers.LARS,
+        {"learning_rate": 0.05, "trust_coefficient": 0.02},
+        bad=(
+            RATE,
+            ({"momentum": 1.0}, r"`momentum` must be a number in \[0, 1\)"),
+            ({"trust_coefficient": 0}, r"`trust_coefficient` must be a number in \(0, inf\)"),
+            ({"nesterov": 1}, "`nesterov` must be True or False. Received: nesterov=1"),
+            EPSILON,
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.Prodigy,
+        {"d0": 0.01},
+        scale=0.01,
+        bad=(
+            RATE,
+            *BETAS,
+            EPSILON,
+            ({"beta_3": 1}, r"`beta_3` must be a number in \[0, 1\)"),
+            ({"d0": 0}, r"`d0` must be a number in \(0, inf\)"),
+            ({"d_coef": 0}, r"`d_coef` must be a number in \(0, inf\)"),
+            ({"growth_rate": 0.9}, r"`growth_rate` must be a number in \[1, inf\]"),
+            ({"use_bias_correction": 0}, "`use_bias_correction` must be True or False"),
+            ({"safeguard_warmup": 0}, "`safeguard_warmup` must be True or False"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.Shampoo,
+        {"learning_rate": 0.02, "epsilon": 0.01},
+        bad=(
+            RATE,
+            *BETAS,
+            ({"epsilon": 0}, r"`epsilon` must be a number in \(0, inf\)"),
+            ({"block_size": 0}, "`block_size` must be an integer ≥ 1"),
+            ({"update_every": 0}, "`update_every` must be an integer ≥ 1"),
+            ({"grafting": "lion"}, r"`grafting` must be one of \['adam', 'sgd', None\]"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.Lookahead,
+        inner=SGD,
+        bad=(
+            INNER,
+            ({"sync_period": 0}, "`sync_period` must be an integer ≥ 1"),
+            ({"slow_step_size": 0}, r"`slow_step_size` must be a number in \(0, 1\]"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.GradientClipping,
+        {"threshold": 1e6},
+        inner=SGD,
+        bad=(
+            INNER,
+            ({"method": "length"}, r"`method` must be one of \['norm', 'value', 'adaptive', 'perc"),
+            ({"threshold": 0}, r"`threshold` must be a number in \(0, inf\)"),
+            ({"method": "percentile", "threshold": 1}, "`threshold` must be None where `method`"),
+            ({"percentile": 0}, r"`percentile` must be a number in \(0, 100\]"),
+            ({"window": 0}, "`window` must be an integer ≥ 1"),
+            ({"epsilon": 0}, r"`epsilon` must be a number in \(0, inf\)"),
+            ({"history": "no"}, "`history` must be True or False"),
+            ({"max_skipped": 0}, "`max_skipped` must be an integer ≥ 1"),
+            (
+                {"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())},
+                r"wrap the optimizer within, as in `LossScaleOptimizer\(GradientClipping",
+            ),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.LayerwiseLearningRate,
+        inner=SGD,
+        bad=(
+            INNER,
+            ({"multipliers": 2.0}, "`multipliers` must map regular expressions or layers"),
+            ({"multipliers": {3: 2.0}}, "`multipliers` must have regular expressions or layers as"),
+            ({"multipliers": {"(": 2.0}}, "`multipliers` must have regular expressions as keys: "),
+            ({"multipliers": {"a": -1}}, r"`multipliers` must be a number in \[0, inf\)"),
+            ({"layer_decay": 0}, r"`layer_decay` must be a number in \(0, 1\]"),
+            ({"rule": "depth"}, r"`rule` must be one of \[None, 'fan_in', 'curvature'\]"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.ScheduleFree,
+        inner=SGD,
+        bad=(
+            INNER,
+            ({"momentum": 1.0}, r"`momentum` must be a number in \(0, 1\)"),
+            ({"r": -1}, r"`r` must be a number in \[0, inf\)"),
+            ({"weight_lr_power": -1}, r"`weight_lr_power` must be a number in \[0, inf\)"),
+            ({"use_ema": True}, "`optimizer` must not average the weights itself. Received"),
         ),
     ),
 )

@@ -1,0 +1,17 @@
+"""Where an update runs: in all replicas, or on the one device there is."""
+
+import keras
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+if TENSORFLOW:
+    from kerasopt.optimizers import _tensorflow_devices as _backend
+else:
+    from kerasopt.optimizers import _one_device as _backend  # type: ignore[no-redef]
+
+apply_when = _backend.apply_when
+assign_when = _backend.assign_when
+gradient_of = _backend.gradient_of
+on_each_copy = _backend.on_each_copy
+outside_replicas = _backend.outside_replicas
+stop_when = _backend.stop_when
+summed = _backend.summed

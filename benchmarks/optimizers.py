@@ -1,16 +1,11 @@
 """Optimizer steps on a network of 5 million weights and on one of 200 small ones."""
 
-import gc
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-
-import kerasopt
-from benchmarks._race import Row, compare, milliseconds, race
 
 Shapes = list[tuple[int, ...]]
 # Kernels, scales and offsets of a residual network: 59 variables, 5.2 million weights.

@@ -68,7 +68,7 @@ def _builder() -> keras.Model | None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, keras.Model):
             return owner
-        if not isinstance(owner, keras.optimizers.Optimizer):
+        if not isinstance(owner, keras.optimizers.Optimizer | None):  # Keras' wrappers have none
             return None
         frame = frame.f_back
     return None

@@ -37,7 +37,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+def check_choice(name: str, value: Any, choices: Sequence[str | None]) -> Any:
     """Return `value` if it is one of `choices`; else raise."""
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}")

@@ -7,7 +7,9 @@ from kerasopt.optimizers._adan import Adan as Adan
 from kerasopt.optimizers._delta_bar_delta import DeltaBarDelta as DeltaBarDelta
 from kerasopt.optimizers._gradient_clipping import GradientClipping as GradientClipping
 from kerasopt.optimizers._lars import LARS as LARS
-from kerasopt.optimizers._layerwise_learning_rate import LayerwiseLearningRate as LayerwiseLearningRate
+from kerasopt.optimizers._layerwise_learning_rate import (
+    LayerwiseLearningRate as LayerwiseLearningRate,
+)
 from kerasopt.optimizers._lookahead import Lookahead as Lookahead
 from kerasopt.optimizers._momentum import Momentum as Momentum
 from kerasopt.optimizers._prodigy import Prodigy as Prodigy

@@ -65,11 +65,12 @@ class Adam(RuleOptimizer, keras.optimizers.Adam):
         return -rate * m / (ops.sqrt(*(peak or (v,))) + self.epsilon), m, v, *peak
 
     @property
-    def kernel(self) -> Any:
-        """TensorFlow's own Adam, which has no `amsgrad`."""
-        return None if self.amsgrad else self._kernel
+    def has_kernel(self) -> bool:
+        """TensorFlow's kernel has no `amsgrad`."""
+        return not self.amsgrad
 
-    def _kernel(self, w: Any, g: Any, rate: Any, m: Any, v: Any) -> None:
+    def kernel(self, w: Any, g: Any, rate: Any, m: Any, v: Any) -> None:
+        """Do the same in place."""
         _kernels.adam(w, g, rate, m, v, self.beta_1, self.beta_2, self.epsilon)
 
 

@@ -1,6 +1,6 @@
 """A learning rate for each weight, which grows while the weight moves steadily."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -11,7 +11,7 @@ from kerasopt.optimizers._rule import LearningRate, RuleOptimizer, check_rate
 
 @keras.saving.register_keras_serializable("kerasopt")
 class DeltaBarDelta(RuleOptimizer):
-    """Gradient descent with a rate for each weight: up while it moves steadily, down when it swings.
+    """Gradient descent with a rate for each weight: up while it is steady, down when it swings.
 
     Weights along a flat direction need a large rate, those across a narrow valley a small one. Each
     weight finds its own from the signs of its gradients, so that all converge at roughly the same
@@ -51,11 +51,11 @@ class DeltaBarDelta(RuleOptimizer):
         >>> optimizer = kerasopt.optimizers.DeltaBarDelta(learning_rate=0.25, kappa=1.0)
         >>> for _ in range(2):
         ...     optimizer.apply([w.numpy() * [1.0, 8.0]], [w])  # curvatures 1 and 8
-        >>> optimizer.state_of(w)["gain"].round(1).tolist()
+        >>> [round(float(gain), 1) for gain in optimizer.state_of(w)["gain"]]
         [2.0, 0.7]
     """
 
-    initial = {"gain": "ones"}
+    initial: ClassVar[dict[str, str]] = {"gain": "ones"}
 
     def __init__(
         self,

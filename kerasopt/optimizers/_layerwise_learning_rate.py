@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -143,11 +143,14 @@ class LayerwiseLearningRate(OptimizerWrapper):
         scale = functools.partial(on_each_copy, functools.partial(self._scale, places))
         outside_replicas(scale, weights, before, self._factors)
 
-    def _scale(self, places: list[int], weights: list[Any], before: list[Any], factors: Any) -> None:
-        """w ← w' + a (w - w') where a is not 1."""
+    def _scale(
+        self, places: list[int], weights: list[Any], before: list[Any], factors: Any
+    ) -> None:
+        """W ← w' + a (w - w') where a is not 1."""
         for place, weight, old in zip(places, weights, before, strict=True):
             factor = ops.cast(factors[place], old.dtype)
-            assign_when(factor != 1, [weight], lambda w=weight, o=old, a=factor: [o + a * (w - o)])
+            scaled = functools.partial(_between, old, weight, factor)
+            assign_when(factor != 1, [weight], scaled)
 
     def _matched(self, expression: str) -> np.ndarray:
         """Return how many characters of each path an expression matches."""
@@ -181,8 +184,8 @@ class LayerwiseLearningRate(OptimizerWrapper):
         layers = self._layers()
         if self.rule != "fan_in":
             return np.ones(len(layers))
-        fan_in = [math.prod(shape[:-1]) for shape in self._shapes]  # 1 of vectors
-        return _inverse([max(f for f, l in zip(fan_in, layers, strict=True) if l == n) for n in layers])
+        fan_in = np.array([math.prod(shape[:-1]) for shape in self._shapes])  # 1 of vectors
+        return _inverse([fan_in[layers == layer].max() for layer in layers])
 
     def load_own_variables(self, store: Any) -> None:
         """Load the factors."""
@@ -193,6 +196,10 @@ class LayerwiseLearningRate(OptimizerWrapper):
         """Return the arguments that make this optimizer again."""
         own = {"multipliers": self._multipliers, "layer_decay": self.layer_decay, "rule": self.rule}
         return {**super().get_config(), **own}
+
+
+def _between(old: Any, new: Any, factor: Any) -> list[Any]:
+    return [old + factor * (new - old)]
 
 
 def _expression(key: Any) -> str:
@@ -212,7 +219,7 @@ def _expression(key: Any) -> str:
     return key
 
 
-def _inverse(values: Sequence[float]) -> np.ndarray:
+def _inverse(values: Any) -> np.ndarray:
     """Return 1 / values, scaled to a geometric mean of 1; a thousandth of the largest is least."""
     values = np.asarray(values, "float64")
     logs = np.log(np.maximum(values, values.max() / 1000))

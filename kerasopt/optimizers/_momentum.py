@@ -55,6 +55,7 @@ class Momentum(RuleOptimizer):
     """
 
     slots = (("step",),)
+    has_kernel = True
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Where an update runs on the backends that have no replicas; the twin of `_tensorflow_devices.py`."""
+"""Where an update runs on the backends without replicas: the twin of `_tensorflow_devices`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -22,7 +22,9 @@ class Pack:
 
     def __init__(self, weights: dict[int, Any], decays: bool) -> None:
         self.shapes = {place: tuple(weight.shape) for place, weight in weights.items()}
-        self.weights = {place: weights[place] for place in sorted(weights, key=self.shapes.get)}
+        self.weights = {
+            place: weights[place] for place in sorted(weights, key=lambda place: self.shapes[place])
+        }
         self.places = [*self.weights]
         self.decays = decays
         self.joined = len(weights) > 1
@@ -46,7 +48,8 @@ class Pack:
         return optimizer.add_variable(shape, initializer, self.first.dtype, name=name)
 
     def join(self, tensors: Sequence[Any], places: Sequence[int]) -> Any:
-        """Return one tensor for those of the weights at `places`."""
+        """Return one tensor, of the type of the weights, for those of the weights at `places`."""
+        tensors = [ops.cast(tensor, self.first.dtype) for tensor in tensors]
         if not self.joined:
             return tensors[0]
         given = iter(tensors)

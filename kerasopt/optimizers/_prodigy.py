@@ -121,7 +121,7 @@ class Prodigy(RuleOptimizer):
             on_each_copy(descend, weights, [*pack.state.values()], self.distance, now)
 
     def _forget(self, sums: Sequence[Any]) -> None:
-        """r ← β₃ r, Σ |s| ← 0."""
+        """R ← β₃ r, Σ |s| ← 0."""
         correlation, length = sums
         self.assign(correlation, self._memory * correlation)
         self.assign(length, 0.0 * length)
@@ -138,7 +138,7 @@ class Prodigy(RuleOptimizer):
     ) -> None:
         """Renew m, v and s of a pack, and add its part to the sums."""
         w, g = pack.join(weights, present), pack.join(gradients, present)
-        m, v, s, start = (pack.pick(variable, present) for variable in state)
+        m, v, s, start = (pack.pick(ops.convert_to_tensor(each), present) for each in state)
         d, rate = (ops.cast(now[name], w.dtype) for name in ("d", "rate"))
         start = ops.where(now["first"], w, start)
         m = self.beta_1 * m + (1 - self.beta_1) * d * g
@@ -153,14 +153,15 @@ class Prodigy(RuleOptimizer):
 
     def _estimate(self, estimates: Sequence[Any], sums: Sequence[Any], now: dict[str, Any]) -> None:
         """D ← max(d, d̂), within the limit of growth."""
-        (distance, largest), (correlation, length) = estimates, sums
+        distance, largest = estimates
+        correlation, length = map(ops.convert_to_tensor, sums)
         d, moved = now["d"], (length > 0) & (now["learning_rate"] > 0)
         estimate = self.d_coef * correlation / ops.where(moved, length, 1.0)
         first = ops.where(d == ops.cast(self.d0, d.dtype), ops.maximum(d, estimate), d)
         peak = ops.maximum(largest, estimate)
         grown = ops.minimum(peak, first * self.growth_rate)
         self.assign(distance, ops.where(moved, grown, d))
-        self.assign(largest, ops.where(moved, peak, largest))
+        self.assign(largest, ops.where(moved, peak, ops.convert_to_tensor(largest)))
 
     def _descend(
         self,
@@ -172,7 +173,7 @@ class Prodigy(RuleOptimizer):
         now: dict[str, Any],
     ) -> None:
         """Move the weights of a pack."""
-        m, v, *_ = (pack.pick(variable, present) for variable in state)
+        m, v, *_ = (pack.pick(ops.convert_to_tensor(each), present) for each in state)
         rate, d = ops.cast(now["rate"], m.dtype), ops.cast(distance, m.dtype)
         steps = pack.split(-rate * m / (ops.sqrt(v) + d * self.epsilon + TINY), present)
         for weight, step in zip(weights, steps, strict=True):
@@ -186,6 +187,6 @@ class Prodigy(RuleOptimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""
-        names = ("beta_1", "beta_2", "beta_3", "epsilon", "d0", "d_coef", "growth_rate")
-        names += ("use_bias_correction", "safeguard_warmup")
+        names = ["beta_1", "beta_2", "beta_3", "epsilon", "d0", "d_coef", "growth_rate"]
+        names += ["use_bias_correction", "safeguard_warmup"]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

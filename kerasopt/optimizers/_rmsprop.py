@@ -60,9 +60,10 @@ class RMSprop(RuleOptimizer, keras.optimizers.RMSprop):
         return -(step[0] if step else move), v, *step, *mean
 
     @property
-    def kernel(self) -> Any:
-        """TensorFlow's own RMSprop, which always has a memory of the step and no `centered`."""
-        return self._kernel if self.momentum > 0 and not self.centered else None
+    def has_kernel(self) -> bool:
+        """TensorFlow's kernel has a memory of the step, and no `centered`."""
+        return self.momentum > 0 and not self.centered
 
-    def _kernel(self, w: Any, g: Any, learning_rate: Any, v: Any, step: Any) -> None:
+    def kernel(self, w: Any, g: Any, learning_rate: Any, v: Any, step: Any) -> None:
+        """Do the same in place."""
         _kernels.rmsprop(w, g, learning_rate, v, step, self.rho, self.momentum, self.epsilon)

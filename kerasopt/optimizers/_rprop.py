@@ -1,11 +1,11 @@
 """Steps whose length does not depend on that of the gradient."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from kerasopt._validation import check_number, check_range
+from kerasopt._validation import check_range
 from kerasopt.optimizers._rule import LearningRate, RuleOptimizer, check_rate
 
 
@@ -13,9 +13,9 @@ from kerasopt.optimizers._rule import LearningRate, RuleOptimizer, check_rate
 class Rprop(RuleOptimizer):
     """Resilient backpropagation: each weight has its step length; the gradient tells only the sign.
 
-    Where gradients vanish or explode from layer to layer, their signs still serve. For full batches:
-    on small ones the signs are those of the noise. This is the variant iRprop⁻, which does not take
-    a step back after a change of sign; `torch.optim.Rprop` takes the same path.
+    Where gradients vanish or explode from layer to layer, their signs still serve. It is for full
+    batches: on small ones the signs are those of the noise. This is the variant iRprop⁻, which
+    does not take a step back after a change of sign; `torch.optim.Rprop` takes the same path.
 
         Δ ← min(η⁺ Δ, Δ_max)     where g g' > 0        g' the previous gradient
         Δ ← max(η⁻ Δ, Δ_min)     where g g' < 0, and there g ← 0
@@ -45,12 +45,12 @@ class Rprop(RuleOptimizer):
         >>> optimizer = kerasopt.optimizers.Rprop(0.1)
         >>> for _ in range(2):
         ...     optimizer.apply([w.numpy() * [0.001, 1000.0]], [w])
-        >>> w.numpy().round(2).tolist()
+        >>> [round(float(each), 2) for each in w.numpy()]
         [0.78, 0.78]
     """
 
     slots = (("gain", "previous_gradient"),)  # the gain is Δ / learning_rate
-    initial = {"gain": "ones"}
+    initial: ClassVar[dict[str, str]] = {"gain": "ones"}
 
     def __init__(
         self,

@@ -44,13 +44,29 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     optimizer of the same rule saves it.
     """
 
-    slots: ClassVar[tuple[tuple[str, ...], ...]] = ()
     initial: ClassVar[dict[str, str]] = {}  # of the slots that do not start at zero
-    scalars: ClassVar[dict[str, float]] = {}  # variables for all weights, and their first values
     elementwise: ClassVar[bool] = True
     reads_weights: ClassVar[bool] = False  # else `rule` gets None for w
     decoupled: ClassVar[bool] = True  # else `rule` gets (coefficients, weight decay)
-    kernel: Callable[..., None] | None = None  # (w, g, coefficients, *state), all but g variables
+
+    @property
+    def slots(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the state of a weight, in groups that are saved one after the other."""
+        return ()
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The names of variables for all weights, and their first values."""
+        return {}
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `kernel` does what `rule` does."""
+        return False
+
+    def kernel(self, w: Any, g: Any, coefficients: Any, *state: Any) -> None:
+        """Move `w` and renew the state in place; all but `g` are variables of TensorFlow."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `kernel`.")
 
     def coefficients(self, learning_rate: Any, step: Any) -> Any:
         """Return what `rule` takes for all weights: a number or several; `step` is 1, 2, …."""
@@ -86,7 +102,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         self._packs = tuple(packs(weights, decays, TENSORFLOW and self.elementwise))
         slots = {slot: self.initial.get(slot, "zeros") for group in self.slots for slot in group}
         for pack in self._packs:
-            pack.add_state(self, slots, scratch=self.kernel is not None)
+            pack.add_state(self, slots, scratch=self.has_kernel)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one weight by the step of `rule`, and renew its state."""
@@ -104,14 +120,12 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def _jobs(
         self, gradients: Sequence[Any], places: Sequence[int]
     ) -> Iterator[tuple[Pack, list[int], list[Any], list[Any]]]:
-        """Yield each pack that has gradients, the places they are of, the weights, the gradients."""
+        """Yield each pack that has gradients, the places they are of, the weights and gradients."""
         given = dict(zip(places, gradients, strict=True))
         for pack in self._packs:
             if present := [place for place in pack.places if place in given]:
                 weights = [pack.weights[place] for place in present]
-                yield pack, present, weights, [
-                    ops.cast(given[place], pack.first.dtype) for place in present
-                ]
+                yield pack, present, weights, [given[place] for place in present]
 
     def _update(self, gradients: Sequence[Any], places: Sequence[int], learning_rate: Any) -> None:
         """Move the weights at `places`."""
@@ -156,21 +170,22 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             for weight in weights:
                 self.assign_sub(weight, decay * weight)
         precise = pack.first.dtype in ("float32", "float64")  # in bfloat16 a β₂ of 0.999 is 1
-        fused = TENSORFLOW and self.kernel and precise and len(present) == len(pack.places)
+        fused = TENSORFLOW and self.has_kernel and precise and len(present) == len(pack.places)
         if fused and not pack.joined:
-            return self.kernel(*weights, g, coefficients, *state)
+            self.kernel(*weights, g, coefficients, *state)
+            return
         if fused:
             self.assign(scratch, ops.zeros_like(scratch))
             self.kernel(scratch, g, coefficients, *state)
             step = scratch
         else:
             w = pack.join(weights, present) if self.reads_weights else None
-            step, *renewed = self.rule(w, g, coefficients, *(pack.pick(s, present) for s in state))
+            parts = [pack.pick(ops.convert_to_tensor(variable), present) for variable in state]
+            step, *renewed = self.rule(w, g, coefficients, *parts)
             for variable, part in zip(state, renewed, strict=True):
                 self.assign(variable, pack.put(variable, part, present))
         for weight, part in zip(weights, pack.split(step, present), strict=True):
             self.assign_add(weight, part)
-        return None
 
     def state_of(self, variable: Any) -> dict[str, Any]:
         """Return the state of one weight, by the names of `slots`, as arrays of its shape."""
@@ -187,7 +202,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def save_own_variables(self, store: Any) -> None:
         """Save the state of every weight by itself, as the Keras optimizer of the rule does."""
         if not self.built:
-            return super().save_own_variables(store)
+            super().save_own_variables(store)
+            return
         state = {key: value for pack in self._packs for key, value in pack.read().items()}
         shared = [variable.numpy() for variable in self.variables[: self._shared]]
         for key, value in enumerate([*shared, *(state[key] for key in self._saved())]):
@@ -196,19 +212,19 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def load_own_variables(self, store: Any) -> None:
         """Load what this class, or the Keras optimizer of the rule, has saved."""
         if not self.built:
-            return super().load_own_variables(store)
+            super().load_own_variables(store)
+            return
         keys, saved = list(self._saved()), len(store.keys())
         if saved != self._shared + len(keys):
-            return warnings.warn(
+            warnings.warn(
                 f"The state of the optimizer '{self.name}' was not loaded: it has "
                 f"{self._shared + len(keys)} variables and {saved} were saved. Was it another "
                 "optimizer, or one of other weights?",
                 stacklevel=2,
             )
+            return
         for place, variable in enumerate(self.variables[: self._shared]):
             variable.assign(store[str(place)])
         state = {key: store[str(place)] for place, key in enumerate(keys, start=self._shared)}
         for pack in self._packs:
             pack.write(state)
-        return None
-

@@ -1,6 +1,7 @@
 """The average of the weights in place of a schedule."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,8 +28,8 @@ class ScheduleFree(OptimizerWrapper):
         x ← x + c (z - x),   c = a / Σ a,   a = tʳ (max η)ᵖ        p = weight_lr_power
 
     It takes the place of the momentum: β is by default `beta_1`, or `momentum`, of the optimizer,
-    in which it is switched off. A warm-up is a `learning_rate` schedule of the optimizer. In a loop of
-    your own, which calls `apply`, the model holds y, and x after `finalize_variable_values`.
+    in which it is switched off. A warm-up is a `learning_rate` schedule of the optimizer. In a loop
+    of your own, which calls `apply`, the model holds y, and x after `finalize_variable_values`.
 
     Args:
         optimizer: A Keras optimizer, or its name; `SGD` and `AdamW` are those of the source.
@@ -39,8 +40,8 @@ class ScheduleFree(OptimizerWrapper):
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument is outside its range, `optimizer` is a `LossScaleOptimizer`, averages
-            (`use_ema`), or was built and has a momentum.
+        ValueError: An argument is outside its range, or `optimizer` is a `LossScaleOptimizer`,
+            averages itself (`use_ema`), or has a momentum and was built.
 
     Reference:
         Defazio et al., The road less scheduled, 2024, algorithm 1 and equations 3-5.
@@ -102,7 +103,7 @@ class ScheduleFree(OptimizerWrapper):
         """Add nothing to the logs."""
         return {}
 
-    def finalize_variable_values(self, var_list: list[Any]) -> None:
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Put x into the model."""
         if self.built:
             self._each(self._take_average, list(var_list))
@@ -112,15 +113,19 @@ class ScheduleFree(OptimizerWrapper):
         on_each_copy(function, weights, z, self.averaged, *rest)
 
     def _leave_average(self, weights: list[Any], z: list[Any], averaged: Any) -> None:
-        beta = self.momentum
-        y = lambda: [beta * x + (1 - beta) * s for x, s in zip(weights, z, strict=True)]  # noqa: E731
-        assign_when(averaged, [*weights, averaged], lambda: [*y(), False])
+        def values() -> list[Any]:
+            beta = self.momentum
+            return [*(beta * x + (1 - beta) * s for x, s in zip(weights, z, strict=True)), False]
+
+        assign_when(averaged, [*weights, averaged], values)
 
     def _take_average(self, weights: list[Any], z: list[Any], averaged: Any) -> None:
-        beta = self.momentum
-        x = lambda: [(y - (1 - beta) * s) / beta for y, s in zip(weights, z, strict=True)]  # noqa: E731
+        def values() -> list[Any]:
+            beta = self.momentum
+            return [*((y - (1 - beta) * s) / beta for y, s in zip(weights, z, strict=True)), True]
+
         started = ops.logical_and(self.iterations > 0, ops.logical_not(averaged))
-        assign_when(started, [*weights, averaged], lambda: [*x(), True])
+        assign_when(started, [*weights, averaged], values)
 
     def _apply(self, gradients: list[Any], weights: list[Any]) -> None:
         self.before_forward(weights)  # does nothing where the model has done it
@@ -147,7 +152,8 @@ class ScheduleFree(OptimizerWrapper):
         moved: Any,
     ) -> None:
         """Renew z and put y, or x if `averaging`, into the model; the optimizer's step is w - y."""
-        beta, c = self.momentum, self._share(*scalars, rate, moved)
+        largest, total = scalars
+        beta, c = self.momentum, self._share(largest, total, rate, moved)
         for w, s, old in zip(weights, z, y, strict=True):
             share, step = ops.cast(c, old.dtype), w - old
             x = (old - (1 - beta) * s) / beta

@@ -52,9 +52,11 @@ class SGD(RuleOptimizer, keras.optimizers.SGD):
         memory = self.momentum * step[0] - learning_rate * g
         return self.momentum * memory - learning_rate * g if self.nesterov else memory, memory
 
+    has_kernel = True
+
     def kernel(self, w: Any, g: Any, learning_rate: Any, *step: Any) -> None:
         """Do the same in place."""
         if step:
-            _kernels.heavy_ball(w, g, learning_rate, *step, self.momentum, self.nesterov)
+            _kernels.heavy_ball(w, g, learning_rate, step[0], self.momentum, self.nesterov)
         else:
             _kernels.gradient_descent(w, g, learning_rate)

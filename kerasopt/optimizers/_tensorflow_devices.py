@@ -33,12 +33,15 @@ def on_each_copy(function: Callable[..., None], weights: Sequence[Any], *rest: A
 
     Variables in the arguments are replaced by their copies of that device.
     """
-    native = lambda v: v.value if isinstance(v, keras.Variable) else v  # noqa: E731
-    weights, rest = tf.nest.map_structure(native, (list(weights), rest))
+    weights, rest = tf.nest.map_structure(_native, (list(weights), rest))
     strategy = getattr(weights[0], "distribute_strategy", tf.distribute.get_strategy())
     strategy.extended.update(
         weights[0], lambda first, *args: function(*args), args=(weights, *rest), group=False
     )
+
+
+def _native(value: Any) -> Any:
+    return value.value if isinstance(value, keras.Variable) else value
 
 
 def assign_when(
@@ -75,10 +78,12 @@ def apply_when(
     shares = [g if g is None else g / tf.cast(count, g.dtype) for g in gradients]
 
     def merged(strategy: Any, condition: Any, shares: Any, weights: Any) -> None:
-        args = (optimizer, shares, weights)
-        run = lambda: strategy.extended.call_for_each_replica(_apply, args=args)  # noqa: E731
-        first = strategy.experimental_local_results(condition)[0]
-        tf.cond(first, lambda: (run(), True)[1], lambda: False)
+        def apply() -> bool:
+            args = (optimizer, shares, weights)
+            strategy.extended.call_for_each_replica(_apply, args=args)
+            return True
+
+        tf.cond(strategy.experimental_local_results(condition)[0], apply, lambda: False)
 
     context.merge_call(merged, args=(condition, shares, weights))
 

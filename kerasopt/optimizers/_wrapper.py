@@ -40,10 +40,16 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Take a step."""
+        if trainable_variables is None and not self.built:
+            raise ValueError(
+                "`trainable_variables` must be given, or `build(trainable_variables)` be called "
+                "before. Received: trainable_variables=None"
+            )
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        weights = list(trainable_variables)
         if not self.built:
-            self.build(list(trainable_variables or []))
-        given = trainable_variables is not None
-        weights = list(trainable_variables) if given else self._trainable_variables
+            self.build(weights)
         self._apply(list(grads), weights)
 
     def _apply(self, gradients: list[Any], weights: list[Any]) -> None:

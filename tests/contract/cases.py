@@ -16,7 +16,8 @@ class Case:
     """One row; `bad` maps arguments that are refused to the text of the error.
 
     `resumes`: a callback that has `get_state` and `set_state`, and needs validation data.
-    `scale`: by what the learning rate is multiplied.
+    `scale`: by what the learning rate is multiplied. `close`: how far rounding leads apart two runs
+    of an optimizer which divides by what was rounded.
     `inner`: an optimizer that is wrapped; it takes the arguments that the constructor does not.
     """
 
@@ -25,6 +26,7 @@ class Case:
     bad: tuple[tuple[dict[str, Any], str], ...] = ()
     resumes: bool = False
     scale: float = 1.0
+    close: float = 1e-6
     inner: Callable[..., Any] | None = None
 
     def make(self, **arguments: Any) -> Any:
@@ -62,7 +64,10 @@ BETAS = (
     ({"beta_1": 1.0}, r"`beta_1` must be a number in \[0, 1\)\. Received: beta_1=1.0"),
     ({"beta_2": -0.1}, r"`beta_2` must be a number in \[0, 1\)"),
 )
-INNER = ({"optimizer": 3}, "`optimizer` must be a Keras optimizer, or the name of one. Received: .*=3")
+INNER = (
+    {"optimizer": 3},
+    "`optimizer` must be a Keras optimizer, or the name of one. Received: .*=3",
+)
 EPSILON = ({"epsilon": -1.0}, r"`epsilon` must be a number in \[0, inf\)")
 
 OPTIMIZERS = (
@@ -81,7 +86,7 @@ OPTIMIZERS = (
     Case(kerasopt.optimizers.SGD, {"learning_rate": 0.002, "momentum": 0.9}),
     Case(kerasopt.optimizers.Adam, {"learning_rate": 0.01}),
     Case(kerasopt.optimizers.AdamW, {"learning_rate": 0.01, "weight_decay": 1e-6}),
-    Case(kerasopt.optimizers.RMSprop, {"learning_rate": 0.0003, "momentum": 0.9}),
+    Case(kerasopt.optimizers.RMSprop, {"learning_rate": 0.001, "momentum": 0.9}),
     Case(
         kerasopt.optimizers.DeltaBarDelta,
         {"learning_rate": 0.001},
@@ -108,8 +113,13 @@ OPTIMIZERS = (
     ),
     Case(
         kerasopt.optimizers.RectifiedAdam,
-        {"learning_rate": 0.02},
-        bad=(RATE, *BETAS, EPSILON, ({"threshold": 3}, r"`threshold` must be a number in \[4, inf")),
+        {"learning_rate": 0.005},
+        bad=(
+            RATE,
+            *BETAS,
+            EPSILON,
+            ({"threshold": 3}, r"`threshold` must be a number in \[4, inf"),
+        ),
     ),
     Case(kerasopt.optimizers.AdaBelief, {"learning_rate": 0.02}, bad=(RATE, *BETAS, EPSILON)),
     Case(
@@ -132,6 +142,7 @@ OPTIMIZERS = (
         kerasopt.optimizers.Prodigy,
         {"d0": 0.01},
         scale=0.01,
+        close=3e-5,
         bad=(
             RATE,
             *BETAS,
@@ -147,6 +158,7 @@ OPTIMIZERS = (
     Case(
         kerasopt.optimizers.Shampoo,
         {"learning_rate": 0.02, "epsilon": 0.01},
+        close=1e-5,
         bad=(
             RATE,
             *BETAS,
@@ -200,6 +212,7 @@ OPTIMIZERS = (
     ),
     Case(
         kerasopt.optimizers.ScheduleFree,
+        {"learning_rate": 0.005, "r": 3.0},
         inner=SGD,
         bad=(
             INNER,

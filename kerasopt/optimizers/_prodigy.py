@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from kerasopt._validation import check_flag, check_number
-from kerasopt.optimizers._devices import on_each_copy
+from kerasopt.optimizers._devices import assign_when, on_each_copy
 from kerasopt.optimizers._pack import Pack
 from kerasopt.optimizers._rule import LearningRate, RuleOptimizer, bias, check_rate
 
@@ -138,18 +138,27 @@ class Prodigy(RuleOptimizer):
     ) -> None:
         """Renew m, v and s of a pack, and add its part to the sums."""
         w, g = pack.join(weights, present), pack.join(gradients, present)
-        m, v, s, start = (pack.pick(ops.convert_to_tensor(each), present) for each in state)
+        parts = [pack.pick(ops.convert_to_tensor(each), present) for each in state]
         d, rate = (ops.cast(now[name], w.dtype) for name in ("d", "rate"))
-        start = ops.where(now["first"], w, start)
+        first = functools.partial(pack.put, ops.convert_to_tensor(state[3]), w, present)
+        assign_when(now["first"], state[3:], lambda: [first()])
+        *renewed, along, length = self._run(pack, self._means, w, g, d, rate, now["first"], *parts)
+        for variable, value in zip(state[:3], renewed, strict=True):
+            self.assign(variable, pack.put(variable, value, present))
+        correlation, total = sums
+        scale = now["d"] / self.d0 * now["rate"]
+        self.assign_add(correlation, scale * ops.sum(ops.cast(along, correlation.dtype)))
+        self.assign_add(total, ops.sum(ops.cast(length, total.dtype)))
+
+    def _means(
+        self, w: Any, g: Any, d: Any, rate: Any, first: Any, m: Any, v: Any, s: Any, start: Any
+    ) -> tuple[Any, ...]:
+        """Return m, v and s of the next step, and the terms that it adds to both sums."""
+        start = ops.where(first, w, start)
         m = self.beta_1 * m + (1 - self.beta_1) * d * g
         v = self.beta_2 * v + (1 - self.beta_2) * d * d * g * g
         s = self._memory * s + d / self.d0 * (d if self.safeguard_warmup else rate) * g
-        for variable, value in zip(state, (m, v, s, start), strict=True):
-            self.assign(variable, pack.put(variable, value, present))
-        correlation, length = sums
-        along = ops.sum(ops.cast(g * (start - w), correlation.dtype))
-        self.assign_add(correlation, now["d"] / self.d0 * now["rate"] * along)
-        self.assign_add(length, ops.sum(ops.cast(ops.abs(s), length.dtype)))
+        return m, v, s, g * (start - w), ops.abs(s)
 
     def _estimate(self, estimates: Sequence[Any], sums: Sequence[Any], now: dict[str, Any]) -> None:
         """D ← max(d, d̂), within the limit of growth."""
@@ -175,11 +184,14 @@ class Prodigy(RuleOptimizer):
         """Move the weights of a pack."""
         m, v, *_ = (pack.pick(ops.convert_to_tensor(each), present) for each in state)
         rate, d = ops.cast(now["rate"], m.dtype), ops.cast(distance, m.dtype)
-        steps = pack.split(-rate * m / (ops.sqrt(v) + d * self.epsilon + TINY), present)
-        for weight, step in zip(weights, steps, strict=True):
+        move = self._run(pack, self._step, rate, d, m, v)
+        for weight, step in zip(weights, pack.split(move, present), strict=True):
             if pack.decays:
                 step = step - rate * self.weight_decay * weight
             self.assign_add(weight, step)
+
+    def _step(self, rate: Any, d: Any, m: Any, v: Any) -> Any:
+        return -rate * m / (ops.sqrt(v) + d * self.epsilon + TINY)
 
     @property
     def _memory(self) -> float:

@@ -43,7 +43,7 @@ class RectifiedAdam(RuleOptimizer):
         >>> import keras, kerasopt
         >>> w = keras.Variable(1.0)
         >>> kerasopt.optimizers.RectifiedAdam(0.25).apply([2 * w], [w])
-        >>> float(w)
+        >>> round(float(w), 4)
         0.5
     """
 

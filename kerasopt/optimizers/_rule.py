@@ -11,8 +11,14 @@ import keras
 from keras import ops, tree
 
 from kerasopt._validation import check_number
-from kerasopt.optimizers._devices import TENSORFLOW, on_each_copy, outside_replicas, summed
-from kerasopt.optimizers._pack import Pack, packs
+from kerasopt.optimizers._devices import (
+    TENSORFLOW,
+    in_one_pass,
+    on_each_copy,
+    outside_replicas,
+    summed,
+)
+from kerasopt.optimizers._pack import SMALL, Pack, packs, place_of
 
 LearningRate: TypeAlias = (
     float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], float]
@@ -36,8 +42,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     A subclass names its state in `slots` and writes `rule`. What the rule takes that is the same
     for all weights it computes in `coefficients`. On TensorFlow an element-wise rule runs once for
-    all small weights, joined end to end as is their state; and a large weight is moved by the
-    `kernel`, where there is one: operations that do the same in fewer passes over memory.
+    all small weights, joined end to end as is their state; for a large one XLA runs it in one pass
+    over memory, or the `kernel` does, where TensorFlow has one for the rule.
 
     `variables` holds the state as it is computed with: joined. Saved is the state of every weight
     by itself, group by group of `slots` and within a group weight by weight, which is how the Keras
@@ -99,6 +105,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             place: self.weight_decay is not None and self._use_weight_decay(variable)
             for place, variable in weights.items()
         }
+        self._compiled = functools.cache(in_one_pass)
         self._packs = tuple(packs(weights, decays, TENSORFLOW and self.elementwise))
         slots = {slot: self.initial.get(slot, "zeros") for group in self.slots for slot in group}
         for pack in self._packs:
@@ -111,7 +118,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        places = [self._get_variable_index(variable) for variable in trainable_variables]
+        places = [place_of(self, variable) for variable in trainable_variables]
         outside_replicas(self._update, summed(grads), places, learning_rate)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
@@ -181,15 +188,21 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         else:
             w = pack.join(weights, present) if self.reads_weights else None
             parts = [pack.pick(ops.convert_to_tensor(variable), present) for variable in state]
-            step, *renewed = self.rule(w, g, coefficients, *parts)
+            step, *renewed = self._run(pack, self.rule, w, g, coefficients, *parts)
             for variable, part in zip(state, renewed, strict=True):
                 self.assign(variable, pack.put(variable, part, present))
         for weight, part in zip(weights, pack.split(step, present), strict=True):
             self.assign_add(weight, part)
 
+    def _run(self, pack: Pack, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function of tensors, an element-wise one in one pass if the weight is large."""
+        if self.elementwise and pack.size >= SMALL and not pack.joined:
+            function = self._compiled(function)
+        return function(*arguments)
+
     def state_of(self, variable: Any) -> dict[str, Any]:
         """Return the state of one weight, by the names of `slots`, as arrays of its shape."""
-        here = self._get_variable_index(variable)
+        here = place_of(self, variable)
         pack = next(pack for pack in self._packs if here in pack.weights)
         return {slot: value for (place, slot), value in pack.read().items() if place == here}
 

@@ -10,6 +10,7 @@ from keras import ops
 from kerasopt._train_step import attend, in_step
 from kerasopt._validation import check_number
 from kerasopt.optimizers._devices import assign_when, on_each_copy, outside_replicas
+from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._wrapper import OptimizerWrapper
 
 MOMENTA = ("beta_1", "momentum")  # what Keras' optimizers call it
@@ -109,7 +110,7 @@ class ScheduleFree(OptimizerWrapper):
             self._each(self._take_average, list(var_list))
 
     def _each(self, function: Any, weights: list[Any], *rest: Any) -> None:
-        z = [self.steps[self._get_variable_index(w)] for w in weights]
+        z = [self.steps[place_of(self, w)] for w in weights]
         on_each_copy(function, weights, z, self.averaged, *rest)
 
     def _leave_average(self, weights: list[Any], z: list[Any], averaged: Any) -> None:

@@ -62,6 +62,11 @@ def stop_when(condition: Any, message: str) -> None:
     tf.debugging.Assert(tf.logical_not(condition), [message])
 
 
+def in_one_pass(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let XLA run an element-wise function in one pass over memory, once for each shape."""
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
 def apply_when(
     condition: Any,
     optimizer: keras.optimizers.Optimizer,

@@ -1,5 +1,6 @@
 """The frame of every optimizer that wraps another one."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -89,9 +90,15 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
     def load_own_variables(self, store: Any) -> None:
         """Load what was saved."""
-        if len(store.keys()) == len(self._variables):
-            for index, variable in enumerate(self._variables):
-                variable.assign(store[str(index)])
+        if len(store.keys()) != len(self._variables):
+            warnings.warn(
+                f"The state of the optimizer '{self.name}' was not loaded: it has "
+                f"{len(self._variables)} variables and {len(store.keys())} were saved.",
+                stacklevel=2,
+            )
+            return
+        for index, variable in enumerate(self._variables):
+            variable.assign(store[str(index)])
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""

@@ -55,7 +55,7 @@ def bad_rows(*cases: Case) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("case", "arguments", "message"),
         table,
-        ids=[f"{case.constructor.__name__}-{arguments}" for case, arguments, _ in table],
+        ids=[f"{case.constructor.__name__}-{[*arguments]}" for case, arguments, _ in table],
     )
 
 

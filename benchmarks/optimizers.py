@@ -110,16 +110,16 @@ def rows() -> Iterator[Row]:
     """Compare each optimizer with Keras' own of the same state."""
     for name, make, peer, make_peer in PAIRS:
         task = f"`{name}` step, 5 M weights, graph"
-        yield race(task, f"`{peer}`", stepper(make(), LARGE), stepper(make_peer(), LARGE))
+        yield race(task, f"Keras' `{peer}`", stepper(make(), LARGE), stepper(make_peer(), LARGE))
     adam, peer_adam = PAIRS[0][1], PAIRS[0][3]
     for shapes, text in ((LARGE, "5 M weights"), (SMALL, "200 small variables")):
         steps = stepper(adam(), shapes, True), stepper(peer_adam(), shapes, True)
-        yield race(f"`Adam` step, {text}, XLA", "`Adam`", *steps)
+        yield race(f"`Adam` step, {text}, XLA", "Keras' `Adam`", *steps)
     steps = stepper(adam(), SMALL), stepper(peer_adam(), SMALL)
-    yield race("`Adam` step, 200 small variables, graph", "`Adam`", *steps)
+    yield race("`Adam` step, 200 small variables, graph", "Keras' `Adam`", *steps)
     steps = stepper(adam(), SMALL, steps=20), stepper(peer_adam(), SMALL, steps=20)
-    yield race("`Adam`, 20 steps in a loop, 200 small variables", "`Adam`", *steps)
+    yield race("`Adam`, 20 steps in a loop, 200 small variables", "Keras' `Adam`", *steps)
     firsts = first_call(adam), first_call(peer_adam)
-    yield compare("`Adam`, first call, 200 small variables", "`Adam`", *firsts, 3)
+    yield compare("`Adam`, first call, 200 small variables", "Keras' `Adam`", *firsts, 3)
     fits = trainer(adam()), trainer(peer_adam())
-    yield race("`fit` with `Adam`, 30 steps, 4.5 M weights, batch 32", "`Adam`", *fits, 9)
+    yield race("`fit` with `Adam`, 30 steps, 4.5 M weights, batch 32", "Keras' `Adam`", *fits, 9)

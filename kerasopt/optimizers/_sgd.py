@@ -15,7 +15,8 @@ class SGD(RuleOptimizer, keras.optimizers.SGD):
         Δw ← μ Δw - η g                                μ = momentum, η = learning_rate
         w  ← w + Δw                                    with `nesterov`: w + μ Δw - η g
 
-    `Momentum` is the same with a step length that does not depend on the momentum.
+    `Momentum` is the same with a step length that does not depend on the momentum. Gradients of
+    embeddings are made dense: for a very large one, without momentum, Keras' own class is faster.
 
     Args:
         learning_rate: Step length η ≥ 0: a float, a

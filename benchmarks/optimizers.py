@@ -122,4 +122,4 @@ def rows() -> Iterator[Row]:
     firsts = first_call(adam), first_call(peer_adam)
     yield compare("`Adam`, first call, 200 small variables", "Keras' `Adam`", *firsts, 3)
     fits = trainer(adam()), trainer(peer_adam())
-    yield race("`fit` with `Adam`, 30 steps, 4.5 M weights, batch 32", "Keras' `Adam`", *fits, 9)
+    yield race("`fit` with `Adam`, 30 steps, 4.5 M weights, batch 32", "Keras' `Adam`", *fits, 15)

@@ -1,5 +1,9 @@
 """Where an update runs: in all replicas, or on the one device there is."""
 
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -16,3 +20,8 @@ on_each_copy = _backend.on_each_copy
 outside_replicas = _backend.outside_replicas
 stop_when = _backend.stop_when
 summed = _backend.summed
+
+
+def everywhere(function: Callable[..., None], weights: Sequence[Any], *rest: Any) -> None:
+    """Call `function(weights, *rest)` once for each copy of the weights, from any context."""
+    outside_replicas(functools.partial(on_each_copy, function), weights, *rest)

@@ -1,6 +1,5 @@
 """Gradients that are too long, or not numbers, kept from the weights."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,7 @@ from kerasopt._train_step import attend
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.optimizers._devices import (
     apply_when,
-    on_each_copy,
-    outside_replicas,
+    everywhere,
     stop_when,
     summed,
 )
@@ -152,30 +150,27 @@ class GradientClipping(OptimizerWrapper):
         slopes = [sums[i] for i in given]
         norm = global_norm(slopes)
         finite = ops.isfinite(norm)
-        clipped = self._clip(slopes, [weights[i] for i in given], norm)
-        factor = ops.where(norm > 0, global_norm(clipped) / ops.where(norm > 0, norm, 1.0), 1.0)
+        clipped, factor = self._clip(slopes, [weights[i] for i in given], norm)
         counters = [self.clipped, self.skipped, self.skipped_in_a_row, self._seen]
         counters += [self._factors, self.gradient_norm, self._norms]
-        outside_replicas(
-            functools.partial(on_each_copy, self._count), counters, norm, factor, finite
-        )
+        everywhere(self._count, counters, norm, factor, finite)
         for i, g in zip(given, clipped, strict=True):
             sums[i] = g
         apply_when(finite, self.optimizer, sums, weights)
 
-    def _clip(self, gradients: list[Any], weights: list[Any], norm: Any) -> list[Any]:
-        """Return the clipped gradients."""
-        c: Any = self.threshold
+    def _clip(self, gradients: list[Any], weights: list[Any], norm: Any) -> tuple[list[Any], Any]:
+        """Return the clipped gradients, and their norm over that of the gradients."""
+        length = ops.where(norm > 0, norm, 1.0)
+        c: Any = self._threshold(norm) if self.method == "percentile" else self.threshold
+        if self.method in ("norm", "percentile"):
+            factor = ops.where(norm > c, c / length, 1.0)
+            return [g * ops.cast(factor, g.dtype) for g in gradients], factor
         if self.method == "value":
-            return [ops.clip(g, -c, c) for g in gradients]
-        if self.method == "adaptive":
-            return [
-                clip_units(g, w, c, self.epsilon) for g, w in zip(gradients, weights, strict=True)
-            ]
-        if self.method == "percentile":
-            c = self._threshold(norm)
-        factor = ops.minimum(1.0, c / ops.where(norm > 0, norm, 1.0))
-        return [g * ops.cast(factor, g.dtype) for g in gradients]
+            clipped = [ops.clip(g, -c, c) for g in gradients]
+        else:
+            pairs = zip(gradients, weights, strict=True)
+            clipped = [clip_units(g, w, c, self.epsilon) for g, w in pairs]
+        return clipped, ops.where(norm > 0, global_norm(clipped) / length, 1.0)
 
     def _threshold(self, norm: Any) -> Any:
         """Return the percentile of the last norms and of this one."""

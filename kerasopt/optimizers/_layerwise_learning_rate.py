@@ -12,7 +12,7 @@ from keras import ops
 
 from kerasopt._validation import check_choice, check_count, check_number
 from kerasopt.optimizers._curvature import layer_curvature
-from kerasopt.optimizers._devices import assign_when, on_each_copy, outside_replicas
+from kerasopt.optimizers._devices import assign_when, everywhere
 from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._wrapper import OptimizerWrapper
 
@@ -141,8 +141,7 @@ class LayerwiseLearningRate(OptimizerWrapper):
         before = [ops.copy(weight) for weight in weights]
         self.optimizer.apply(gradients, weights)
         places = [place_of(self, weight) for weight in weights]
-        scale = functools.partial(on_each_copy, functools.partial(self._scale, places))
-        outside_replicas(scale, weights, before, self._factors)
+        everywhere(functools.partial(self._scale, places), weights, before, self._factors)
 
     def _scale(
         self, places: list[int], weights: list[Any], before: list[Any], factors: Any

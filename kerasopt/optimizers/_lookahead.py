@@ -1,13 +1,12 @@
 """An optimizer that goes ahead, and weights that follow it half way."""
 
-import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from kerasopt._validation import check_count, check_number
-from kerasopt.optimizers._devices import assign_when, on_each_copy, outside_replicas
+from kerasopt.optimizers._devices import assign_when, everywhere
 from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._wrapper import OptimizerWrapper
 
@@ -65,12 +64,10 @@ class Lookahead(OptimizerWrapper):
 
     def _apply(self, gradients: list[Any], weights: list[Any]) -> None:
         slow = [self.slow_weights[place_of(self, w)] for w in weights]
-        start = functools.partial(on_each_copy, self._start)
-        outside_replicas(start, weights, slow, self.iterations == 0)
+        everywhere(self._start, weights, slow, self.iterations == 0)
         self.optimizer.apply(gradients, weights)
         due = ops.logical_and(self.iterations > 0, self.iterations % self.sync_period == 0)
-        synchronise = functools.partial(on_each_copy, self._synchronise)
-        outside_replicas(synchronise, weights, slow, due)
+        everywhere(self._synchronise, weights, slow, due)
 
     def _start(self, weights: list[Any], slow: list[Any], first: Any) -> None:
         assign_when(first, slow, lambda: weights)

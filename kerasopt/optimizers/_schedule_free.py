@@ -9,7 +9,7 @@ from keras import ops
 
 from kerasopt._train_step import attend, in_step
 from kerasopt._validation import check_number
-from kerasopt.optimizers._devices import assign_when, on_each_copy, outside_replicas
+from kerasopt.optimizers._devices import assign_when, everywhere
 from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._wrapper import OptimizerWrapper
 
@@ -98,7 +98,7 @@ class ScheduleFree(OptimizerWrapper):
 
     def before_forward(self, variables: list[Any]) -> None:
         """Put y into a model that holds x."""
-        outside_replicas(functools.partial(self._each, self._leave_average), variables)
+        self._each(self._leave_average, variables)
 
     def figures(self) -> dict[str, Any]:
         """Add nothing to the logs."""
@@ -111,7 +111,7 @@ class ScheduleFree(OptimizerWrapper):
 
     def _each(self, function: Any, weights: list[Any], *rest: Any) -> None:
         z = [self.steps[place_of(self, w)] for w in weights]
-        on_each_copy(function, weights, z, self.averaged, *rest)
+        everywhere(function, weights, z, self.averaged, *rest)
 
     def _leave_average(self, weights: list[Any], z: list[Any], averaged: Any) -> None:
         def values() -> list[Any]:
@@ -131,12 +131,12 @@ class ScheduleFree(OptimizerWrapper):
     def _apply(self, gradients: list[Any], weights: list[Any]) -> None:
         self.before_forward(weights)  # does nothing where the model has done it
         rate, count = ops.cast(self.learning_rate, "float32"), ops.copy(self.iterations)
-        outside_replicas(functools.partial(self._each, self._start), weights, count == 0)
+        self._each(self._start, weights, count == 0)
         y = [ops.copy(weight) for weight in weights]
         self.optimizer.apply(gradients, weights)
         scalars = [self.largest_rate, self.total_weight]
-        renew = functools.partial(self._each, functools.partial(self._renew, in_step()))
-        outside_replicas(renew, weights, y, scalars, rate, self.iterations > count)
+        renew = functools.partial(self._renew, in_step())
+        self._each(renew, weights, y, scalars, rate, self.iterations > count)
 
     def _start(self, weights: list[Any], z: list[Any], averaged: Any, first: Any) -> None:
         assign_when(first, z, lambda: weights)

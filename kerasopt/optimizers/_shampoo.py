@@ -111,7 +111,7 @@ class Shampoo(RuleOptimizer):
             lambda: (ops.copy(left_root), ops.copy(right_root)),
         )
         m = self.beta_1 * m + (1 - self.beta_1) * g
-        v = [self.beta_2 * each + (1 - self.beta_2) * g * g for each in v]
+        v = [self._mean(each, g * g) for each in v]
         mean = m / bias_1
         step = self._joined(left_root @ self._blocks(mean) @ right_root, g.shape)
         if self.grafting:
@@ -143,14 +143,14 @@ class Shampoo(RuleOptimizer):
 
     def _cut(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the number and the size of blocks along the rows and along the columns."""
-        rows, columns = (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (*shape, 1, 1)[:2]
+        rows, columns = matrix_shape(shape)
         height, width = min(rows, self.block_size), min(columns, self.block_size)
         return (-(-rows // height), height), (-(-columns // width), width)
 
     def _blocks(self, tensor: Any) -> Any:
         """Return a tensor as a grid of blocks, filled up by zeros."""
         (rows, height), (columns, width) = self._cut(tensor.shape)
-        matrix = ops.reshape(tensor, (-1, tensor.shape[-1] if len(tensor.shape) > 1 else 1))
+        matrix = ops.reshape(tensor, matrix_shape(tensor.shape))
         missing = [(0, rows * height - matrix.shape[0]), (0, columns * width - matrix.shape[1])]
         grid = ops.reshape(ops.pad(matrix, missing), (rows, height, columns, width))
         return ops.transpose(grid, (0, 2, 1, 3))
@@ -159,13 +159,18 @@ class Shampoo(RuleOptimizer):
         """Return the tensor of a grid of blocks."""
         rows, columns, height, width = blocks.shape
         matrix = ops.reshape(ops.transpose(blocks, (0, 2, 1, 3)), (rows * height, columns * width))
-        size = (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (math.prod(shape), 1)
-        return ops.reshape(matrix[: size[0], : size[1]], shape)
+        height, width = matrix_shape(shape)
+        return ops.reshape(matrix[:height, :width], shape)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""
         names = ("beta_1", "beta_2", "epsilon", "block_size", "update_every", "grafting")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the rows and columns of a weight as a matrix; a vector has one column."""
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (math.prod(shape), 1)
 
 
 def transpose(matrices: Any) -> Any:

@@ -212,7 +212,7 @@ OPTIMIZERS = (
     ),
     Case(
         kerasopt.optimizers.ScheduleFree,
-        {"learning_rate": 0.005, "r": 3.0},
+        {"learning_rate": 0.005, "r": 6.0},
         inner=SGD,
         bad=(
             INNER,

@@ -104,7 +104,7 @@ def test_goes_on_the_same_after_save_and_load(case: Case, digits: tuple, tmp_pat
 def test_minimises_a_quadratic(case: Case) -> None:
     curvature = np.array([1.0, 10.0], "float32")
     end = minimise(case.make(), keras.Variable([3.0, -2.0]), lambda w: curvature * w, 9000)
-    assert np.abs(end).max() < 1e-3
+    assert np.abs(end).max() < 1e-4
 
 
 @every_optimizer
@@ -130,7 +130,7 @@ def test_keeps_the_type_of_the_weights(case: Case, dtype: str, close: float) -> 
 
 
 @every_optimizer
-@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
 def test_trains_in_reduced_precision(case: Case, digits: tuple, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     optimizer = case.make()
@@ -246,7 +246,7 @@ def test_compiled_and_not_agree(case: Case, digits: tuple) -> None:
 
 
 @every_optimizer
-def test_third_step_does_not_trace_again(case: Case, digits: tuple) -> None:
+def test_second_step_does_not_trace_again(case: Case, digits: tuple) -> None:
     traces = []
 
     def loss(y: object, y_pred: object) -> object:
@@ -254,7 +254,8 @@ def test_third_step_does_not_trace_again(case: Case, digits: tuple) -> None:
         return keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
 
     model = dense_model(case.make(), loss=loss, metrics=[])
-    for _ in range(2):  # the first traces, the second of one that takes part in the step
+    model.train_on_batch(*digits)
+    if hasattr(model.train_step, "attends"):  # an optimizer that takes part traces once more
         model.train_on_batch(*digits)
     first = len(traces)
     for _ in range(3):

@@ -1,23 +1,18 @@
-"""Run all benchmarks, or those named; print one Markdown table."""
+"""Run all benchmarks, each in a process, or those named in this one; print one Markdown table."""
 
+import subprocess
 import sys
+from importlib import import_module
 
-import tensorflow as tf
+HEAD = "| task | peer | ours, ms | peer, ms | ours / peer |\n|---|---|---|---|---|"
+NAMES = ("optimizers", "layers", "callbacks", "strategies", "workers")
 
-from benchmarks import callbacks, layers, optimizers, strategies, workers
-
-if not sys.argv[1:] or "strategies" in sys.argv[1:]:  # two devices slow `fit` down
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-
-print("| task | peer | ours, ms | peer, ms | ours / peer |")
-print("|---|---|---|---|---|")
-for module in (optimizers, layers, callbacks, strategies, workers):
-    if sys.argv[1:] and module.__name__.removeprefix("benchmarks.") not in sys.argv[1:]:
-        continue
-    for row in module.rows():
-        print(
-            f"| {row.task} | {row.peer} | {row.ours_ms:.1f} | {row.peer_ms:.1f} "
-            f"| {row.ratio:.2f} |",
-            flush=True,
-        )
+if names := sys.argv[1:]:
+    for name in names:
+        for row in import_module(f"benchmarks.{name}").rows():
+            times = f"{row.ours_ms:.1f} | {row.peer_ms:.1f} | {row.ratio:.2f}"
+            print(f"| {row.task} | {row.peer} | {times} |", flush=True)
+else:
+    print(HEAD, flush=True)
+    for name in NAMES:
+        subprocess.run([sys.executable, "-m", "benchmarks", name], check=True)

@@ -39,6 +39,8 @@ def trainer(strategy: Any) -> Callable[[], Any]:
 
 def rows() -> Iterator[Row]:
     """Compare with TensorFlow's strategy, which is not exact, on an even batch."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     reduction = tf.distribute.ReductionToOneDevice()
     yield race(
         f"`DataParallel`, {STEPS} steps of a convolutional network, 2 logical CPUs",

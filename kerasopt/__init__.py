@@ -11,6 +11,11 @@ from types import ModuleType
 from kerasopt import callbacks as callbacks
 from kerasopt import layers as layers
 from kerasopt import optimizers as optimizers
+from kerasopt._models import Model as Model
+from kerasopt._models import Sequential as Sequential
+from kerasopt._objective import Objective as Objective
+from kerasopt._objective import objective as objective
+from kerasopt._train_step import prepare as prepare
 
 __version__ = "0.1.0"
 

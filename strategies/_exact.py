@@ -2,18 +2,18 @@
 
 import contextlib
 import functools
-import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
-from kerasopt._train_step import attending
+from kerasopt._objective import Objective, takes_training
+from kerasopt._train_step import attending, note_loss
 from kerasopt.strategies._batches import WholeBatches, check_batches
 from kerasopt.strategies._buckets import pack
 from kerasopt.strategies._shard import (
@@ -72,7 +72,7 @@ class ExactReplicas(tf.distribute.Strategy):
             with whole_batch_layers(model):
                 if name == "test_step":
                     return self._step(model, False, *args)
-                with attending(model) as figures:
+                with attending(model, lambda: SharedObjective(self, model, *args)) as figures:
                     logs = self._step(model, True, *args)
                 return {**logs, **figures}
         if model is None and name == "one_step_on_data":  # the closure of `Model.predict`
@@ -100,21 +100,22 @@ class ExactReplicas(tf.distribute.Strategy):
         """Run a step in all replicas, let the optimizer act once on the sums; return the logs."""
         weights = model.trainable_weights if training else []
         counted = model.metrics_variables
-        shapes = [v.shape for v in [*weights, *counted]]
+        shapes = [*(v.shape for v in [*weights, *counted]), (), ()]
         unpack: Callable[[list[Any]], list[Any]] = list
 
         def packed_results(batch: Any) -> list[Any]:
             nonlocal unpack
-            gradients = step(model, weights, batch, training)
+            gradients, seen = step(model, weights, batch, training)
             counts = [tf.convert_to_tensor(v.value) for v in counted]
-            packed, unpack = pack([*gradients, *counts], shapes)
+            packed, unpack = pack([*gradients, *counts, *seen], shapes)
             return packed
 
         parts = self._run(packed_results, data)
         add_up = functools.partial(self.reduce, SUM, axis=None)
         sums = unpack([timed(self, add_up, part) for part in parts])
-        gradients, counts = sums[: len(weights)], sums[len(weights) :]
+        gradients, counts = sums[: len(weights)], sums[len(weights) : -2]
         if weights:
+            note_loss(*sums[-2:])
             model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         with keras.StatelessScope(zip(counted, counts, strict=True)):
             return model.get_metrics_result()
@@ -178,16 +179,17 @@ def _check_step(model: keras.Model, name: str, count: int) -> None:
         )
 
 
-def step(model: keras.Model, weights: list[Any], data: Any, training: bool) -> list[Any]:
-    """Run one replica's part of a training or test step; return its part of the gradients."""
+def step(
+    model: keras.Model, weights: list[Any], data: Any, training: bool
+) -> tuple[list[Any], list[Any]]:
+    """Run one replica's part of a training or test step.
+
+    Returns its part of the gradients, and its parts of the loss and of the number of rows.
+    """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     shard = Shard(x, model)
     with tf.GradientTape(watch_accessed_variables=training) as tape:
-        with tf.device("CPU:0"):  # where the batch is: only the share goes to the replica
-            own = shard.own(x)
-        with shard.at_work():
-            takes = {"training": training} if takes_training(model.call) else {}
-            outputs = shard.real(model(own, **takes))
+        outputs = forward(model, shard, x, training)
         with shard.synchronising():
             outputs = shard.gather_for_all(outputs)
         batch = {"x": x, "y": y, "y_pred": outputs, "sample_weight": sample_weight}
@@ -197,7 +199,17 @@ def step(model: keras.Model, weights: list[Any], data: Any, training: bool) -> l
         tracker = next(metric for metric in model.metrics if metric.name == "loss")
         tracker.update_state(total, sample_weight=shard.total)
         model.compute_metrics(**batch)
-    return tape.gradient(scaled, weights)
+    rows = tf.cast(shard.total, loss.dtype) / shard.count
+    return tape.gradient(scaled, weights), [loss, rows]
+
+
+def forward(model: keras.Model, shard: Shard, x: Any, training: bool) -> Any:
+    """Return the outputs for the rows of a replica."""
+    with tf.device("CPU:0"):  # where the batch is: only the share goes to the replica
+        own = shard.own(x)
+    with shard.at_work():
+        takes = {"training": training} if takes_training(model.call) else {}
+        return shard.real(model(own, **takes))
 
 
 def global_loss(
@@ -216,13 +228,77 @@ def global_loss(
     return own, shard.sum(own)
 
 
+class SharedObjective(Objective):
+    """The loss of the global batch, of which every replica computes its part.
+
+    The parts add up to it. Its derivatives of any order follow from those of the parts, as all that
+    replicas exchange within a part is differentiated as well.
+    """
+
+    def __init__(self, strategy: ExactReplicas, model: keras.Model, data: Any) -> None:
+        self._strategy, self._model, self._data = strategy, model, data
+        others = [(v, ops.copy(v)) for v in model.non_trainable_variables]
+        super().__init__(self.loss, model.trainable_variables, fixed=others)
+
+    def loss(self, values: Sequence[Any] | None = None) -> Any:
+        """Return J, at `values` or where the step starts."""
+        return self._summed(lambda part: [part.loss(values)])[0]
+
+    def loss_and_gradient(self, values: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
+        """Return J and ∇J."""
+        loss, *gradient = self._summed(lambda part: tree.flatten(part.loss_and_gradient(values)))
+        return loss, gradient
+
+    def hvp(self, v: Sequence[Any]) -> list[Any]:
+        """Return H v, with H = ∇²J."""
+        return self._summed(lambda part: part.hvp(v))
+
+    def gnvp(self, v: Sequence[Any]) -> list[Any]:
+        """Return G v."""
+        return self._summed(lambda part: part.gnvp(v))
+
+    def _summed(self, function: Callable[[Objective], list[Any]]) -> list[Any]:
+        """Return the sums over all replicas of what a function of their parts returns."""
+        unpack: Callable[[list[Any]], list[Any]] = list
+
+        def packed_results(batch: Any) -> list[Any]:
+            nonlocal unpack
+            results = function(self._part(batch))
+            packed, unpack = pack(results, [result.shape for result in results])
+            return packed
+
+        parts = self._strategy._run(packed_results, self._data)
+        return unpack([self._strategy.reduce(SUM, part, axis=None) for part in parts])
+
+    def _part(self, data: Any) -> Objective:
+        """Return what the replica that runs adds to the objective."""
+        model = self._model
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        shard = Shard(x, model)
+
+        def outputs() -> Any:
+            nonlocal shard
+            shard = Shard(x, model)
+            own = forward(model, shard, x, True)
+            with shard.synchronising():
+                return shard.gather(own)
+
+        def loss(y_pred: Any) -> Any:
+            batch = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+            return global_loss(model, shard, batch, True)[0]
+
+        def added() -> list[Any]:
+            regularised = model.losses[len(added_losses(model)) :]
+            fraction = tf.cast(shard.rows / shard.total, keras.config.floatx())
+            return [*(t / shard.count for t in regularised), *(t * fraction for t in shard.added)]
+
+        part = Objective(loss, self.variables, outputs, added, self._fixed)
+        part._start = self._start
+        return part
+
+
 def _sum(losses: list[Any], dtype: tf.DType) -> tf.Tensor:
     return tf.add_n([tf.zeros((), dtype), *(tf.reduce_sum(tf.cast(t, dtype)) for t in losses)])
-
-
-def takes_training(function: Callable[..., Any]) -> bool:
-    """Return whether a method of a model has the argument `training`, which users may leave out."""
-    return "training" in inspect.signature(function).parameters
 
 
 def predict(function: Callable[..., Any], data: Any) -> Any:

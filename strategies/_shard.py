@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Not public, yet the only way to the mask that a layer leaves on its output, which slicing loses.
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from kerasopt._masks import with_mask
 
 SUM = tf.distribute.ReduceOp.SUM
 _at_work = threading.local()
@@ -152,14 +151,6 @@ def _current(shard: "Shard | None") -> Iterator[None]:
 def current() -> "Shard | None":
     """Return the shard that is at work in this replica, if any."""
     return getattr(_at_work, "shard", None)
-
-
-def with_mask(result: tf.Tensor, source: tf.Tensor, move: Any) -> tf.Tensor:
-    """Put the mask of `source`, moved likewise, on `result`."""
-    mask = get_keras_mask(source)
-    if mask is not None:
-        set_keras_mask(result, move(mask))
-    return result
 
 
 def added_losses(model: keras.Model) -> list[Any]:

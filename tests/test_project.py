@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import pytest
 
+import kerasopt
+
 ROOT = Path(__file__).parent.parent
 PUBLIC = ("callbacks", "data", "layers", "optimizers", "strategies")
 SOURCES = [
@@ -46,7 +48,10 @@ def test_public_member_is_documented(member: Any) -> None:
     assert member.__module__.split(".")[-1].startswith("_")
 
 
-@pytest.mark.parametrize("member", public_members())
+FRONT = [kerasopt.Model, kerasopt.Sequential, kerasopt.Objective, kerasopt.prepare]
+
+
+@pytest.mark.parametrize("member", [*public_members(), *FRONT])
 def test_example_of_docstring(member: Any) -> None:
     if keras.backend.backend() != "tensorflow" and "strategies" in member.__module__:
         pytest.skip("strategies need TensorFlow")

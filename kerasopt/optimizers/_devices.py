@@ -16,6 +16,7 @@ apply_when = _backend.apply_when
 assign_when = _backend.assign_when
 gradient_of = _backend.gradient_of
 in_one_pass = _backend.in_one_pass
+in_turn = _backend.in_turn
 on_each_copy = _backend.on_each_copy
 outside_replicas = _backend.outside_replicas
 stop_when = _backend.stop_when

@@ -35,6 +35,11 @@ def in_one_pass(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def in_turn(function: Callable[[Any], Any], elements: Any) -> Any:
+    """Return the stacked results of a function of each element, one after the other."""
+    return ops.map(function, elements)
+
+
 def stop_when(condition: Any, message: str) -> None:
     """Do nothing: compiled code has no errors. Who calls this looks again when training ends."""
 

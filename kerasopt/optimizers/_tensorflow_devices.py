@@ -67,6 +67,11 @@ def in_one_pass(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, jit_compile=True, autograph=False)
 
 
+def in_turn(function: Callable[[Any], Any], elements: Any) -> Any:
+    """Return the stacked results of a function of each element, one after the other."""
+    return tf.map_fn(function, elements, parallel_iterations=1)
+
+
 def apply_when(
     condition: Any,
     optimizer: keras.optimizers.Optimizer,

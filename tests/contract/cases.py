@@ -19,6 +19,9 @@ class Case:
     `scale`: by what the learning rate is multiplied. `close`: how far rounding leads apart two runs
     of an optimizer which divides by what was rounded.
     `inner`: an optimizer that is wrapped; it takes the arguments that the constructor does not.
+    `objective`: it asks for the loss function. `refuses`: arguments and types that it refuses.
+    `count`: in how many steps it minimises; `last`: by what the rate is multiplied in the last
+    third. `repeat`: how many gradients make one of its steps.
     """
 
     constructor: Callable[..., Any]
@@ -28,6 +31,11 @@ class Case:
     scale: float = 1.0
     close: float = 1e-6
     inner: Callable[..., Any] | None = None
+    objective: bool = False
+    refuses: tuple[str, ...] = ()
+    count: int = 9000
+    last: float = 0.1
+    repeat: int = 1
 
     def make(self, **arguments: Any) -> Any:
         """Construct the object of this row."""
@@ -37,6 +45,10 @@ class Case:
             inner = {name: arguments.pop(name) for name in [*arguments] if name not in own}
             arguments = {"optimizer": self.inner(**inner), **arguments}
         return self.constructor(**arguments)
+
+    def model(self, **compile_arguments: Any) -> keras.Model:
+        """Return a small compiled classifier, prepared if it has to be."""
+        return dense_model(self.make(), self.objective, **compile_arguments)
 
 
 def SGD(learning_rate: Any = 0.002, momentum: float = 0.9, **kwargs: Any) -> Any:  # noqa: N802
@@ -68,7 +80,22 @@ INNER = (
     {"optimizer": 3},
     "`optimizer` must be a Keras optimizer, or the name of one. Received: .*=3",
 )
+ACCUMULATION = (
+    {"gradient_accumulation_steps": 2},
+    "`gradient_accumulation_steps` must be None: `.*` looks at the loss of one batch",
+)
+EVERY = (
+    {"update_every": 0},
+    "`update_every` must be an integer ≥ 1. Received: update_every=0",
+)
+ESTIMATOR = ({"estimator": "exact"}, r"`estimator` must be one of \['gauss_newton', 'hutchinson")
 EPSILON = ({"epsilon": -1.0}, r"`epsilon` must be a number in \[0, inf\)")
+
+COARSE = ("bfloat16", "mixed_bfloat16", "mixed_float16")
+LBFGS_REFUSES = (
+    *("use_ema", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm"),
+    "gradient_accumulation_steps",
+)
 
 OPTIMIZERS = (
     Case(
@@ -222,6 +249,124 @@ OPTIMIZERS = (
             ({"use_ema": True}, "`optimizer` must not average the weights itself. Received"),
         ),
     ),
+    Case(
+        kerasopt.optimizers.SAM,
+        {"rho": 0.001},
+        inner=SGD,
+        objective=True,
+        refuses=("gradient_accumulation_steps", "mixed_float16"),
+        bad=(
+            INNER,
+            ({"rho": -1}, r"`rho` must be a number in \[0, inf\)"),
+            ({"adaptive": 1}, "`adaptive` must be True or False"),
+            ACCUMULATION,
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.StochasticDiagonalLM,
+        {"learning_rate": 1.0, "mu": 500.0, "update_every": 3, "seed": 1},
+        objective=True,
+        refuses=("gradient_accumulation_steps", "mixed_float16"),
+        close=1e-5,
+        bad=(
+            RATE,
+            EVERY,
+            ESTIMATOR,
+            ACCUMULATION,
+            ({"mu": 0}, r"`mu` must be a number in \(0, inf\)"),
+            ({"decay": 1}, r"`decay` must be a number in \[0, 1\)"),
+            ({"seed": -1}, "`seed` must be an integer ≥ 0"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.AdaHessian,
+        {"learning_rate": 0.3, "epsilon": 0.01, "seed": 1},
+        objective=True,
+        refuses=("gradient_accumulation_steps", "mixed_float16"),
+        close=1e-4,
+        bad=(
+            RATE,
+            *BETAS,
+            EVERY,
+            ESTIMATOR,
+            ACCUMULATION,
+            ({"epsilon": -1.0}, r"`epsilon` must be a number in \[0, inf\)"),
+            ({"hessian_power": 2}, r"`hessian_power` must be a number in \[0, 1\]"),
+            ({"spatial_averaging": 0}, "`spatial_averaging` must be True or False"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.Sophia,
+        {"learning_rate": 0.003, "seed": 1},
+        objective=True,
+        refuses=("gradient_accumulation_steps", "mixed_float16"),
+        close=1e-5,
+        bad=(
+            RATE,
+            *BETAS,
+            EVERY,
+            ESTIMATOR,
+            ACCUMULATION,
+            ({"gamma": 0}, r"`gamma` must be a number in \(0, inf\)"),
+            ({"epsilon": 0}, r"`epsilon` must be a number in \(0, inf\)"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.Newton,
+        {"damping": 1.0, "saddle_free": True},
+        objective=True,
+        refuses=("gradient_accumulation_steps", *COARSE),
+        count=300,
+        last=1.0,
+        close=1e-4,
+        bad=(
+            RATE,
+            ACCUMULATION,
+            ({"damping": -1}, r"`damping` must be a number in \[0, inf\)"),
+            ({"saddle_free": 1}, "`saddle_free` must be True or False"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.NewtonCG,
+        {"curvature": "hessian", "damping": 10.0, "cg_iterations": 3, "cg_tolerance": 0.0},
+        objective=True,
+        refuses=("gradient_accumulation_steps", *COARSE),
+        count=180,
+        last=1.0,
+        close=1e-4,
+        bad=(
+            RATE,
+            ACCUMULATION,
+            ({"curvature": "fisher"}, r"`curvature` must be one of \['gauss_newton', 'hessian'\]"),
+            ({"damping": -1}, r"`damping` must be a number in \[0, inf\)"),
+            ({"cg_iterations": 0}, "`cg_iterations` must be an integer ≥ 1"),
+            ({"cg_tolerance": 1}, r"`cg_tolerance` must be a number in \[0, 1\)"),
+            ({"preconditioner": "full"}, r"`preconditioner` must be one of \[None, 'diagonal'\]"),
+            ({"warm_start": 1}, r"`warm_start` must be a number in \[0, 1\)"),
+            ({"seed": 0.5}, "`seed` must be an integer ≥ 0"),
+        ),
+    ),
+    Case(
+        kerasopt.optimizers.LBFGS,
+        {"steps_per_evaluation": 4},
+        objective=True,
+        refuses=(*LBFGS_REFUSES, *COARSE, "schedule"),
+        count=360,
+        last=1.0,
+        repeat=4,
+        close=1e-4,
+        bad=(
+            RATE,
+            *(({name: 2}, f"`{name}` must be None: `LBFGS` goes by") for name in LBFGS_REFUSES[1:]),
+            ({"use_ema": True}, "`use_ema` must be False: `LBFGS` leaves the best point"),
+            ({"history_size": 0}, "`history_size` must be an integer ≥ 1"),
+            (
+                {"line_search": "wolfe"},
+                r"`line_search` must be one of \['strong_wolfe', 'armijo",
+            ),
+            ({"steps_per_evaluation": 0}, "`steps_per_evaluation` must be an integer ≥ 1"),
+        ),
+    ),
 )
 
 LAYERS = (
@@ -272,11 +417,13 @@ CALLBACKS = (
 )
 
 
-def dense_model(optimizer: keras.optimizers.Optimizer, **compile_arguments: Any) -> keras.Model:
+def dense_model(
+    optimizer: keras.optimizers.Optimizer, prepared: bool = False, **compile_arguments: Any
+) -> keras.Model:
     """Return a small compiled classifier of 8×8 images, the same at every call."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    model = keras.Sequential(
+    model = (kerasopt if prepared else keras).Sequential(
         [
             keras.Input((8, 8, 1)),
             layers.Flatten(),

@@ -1,0 +1,207 @@
+"""The loss of a batch as a function of the weights, for optimizers that ask for more than ∇J."""
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import keras
+from keras import ops, tree
+
+from kerasopt._autodiff import gauss_newton_product, hessian_product, value_and_gradient
+from kerasopt._masks import with_mask
+
+_now = threading.local()
+
+
+class Objective:
+    """The loss J of one batch as a function of the weights.
+
+    An optimizer finds it as `kerasopt.objective()` while it takes a step. All its methods take and
+    return lists of tensors, one for each of `variables`, and change no variable: random layers draw
+    the numbers of this step again, and moving statistics stay.
+
+    In a training loop of your own, make one and take the step within it:
+
+        J(w) = loss(),  or  J(w) = loss(z(w)) + Σ added(),  z(w) = outputs()
+
+    Args:
+        loss: Function that reads `variables` and returns J; or, where `outputs` is given, one of
+            the outputs.
+        variables: The weights, as `keras.Variable`s.
+        outputs: Function that reads `variables` and returns z, a tensor or a structure of tensors.
+            The Gauss-Newton product needs it.
+        added: Function that returns terms of J that do not depend on the outputs, such as
+            penalties of the weights, after a call of `outputs`. They are part of what `loss`
+            returns after such a call.
+        fixed: Pairs of other variables and the values that they keep.
+
+    Reference:
+        H v: Pearlmutter, Fast exact multiplication by the Hessian, 1994; G v: Schraudolph, Fast
+        curvature matrix-vector products for second-order gradient descent, 2002.
+
+    Example:
+        >>> import keras, kerasopt
+        >>> w = keras.Variable([3.0, -2.0])
+        >>> optimizer = kerasopt.optimizers.Newton()
+        >>> with kerasopt.Objective(lambda: keras.ops.sum(w * w), [w]) as objective:
+        ...     optimizer.apply(objective.gradient(), [w])
+        >>> bool(abs(w.numpy()).max() < 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        variables: Sequence[Any],
+        outputs: Callable[[], Any] | None = None,
+        added: Callable[[], Sequence[Any]] = tuple,
+        fixed: Sequence[tuple[Any, Any]] = (),
+    ) -> None:
+        self.variables = list(variables)
+        self._start = [ops.copy(variable) for variable in self.variables]
+        self._loss, self._outputs, self._added = loss, outputs, added
+        self._fixed = list(fixed)
+        self.rows: Any = 1
+
+    @property
+    def values(self) -> list[Any]:
+        """The weights at which the step starts."""
+        return list(self._start)
+
+    def of(self, variables: Sequence[Any]) -> Self:
+        """Return J as a function of some of the variables; the others keep their values."""
+        value = {id(v): each for v, each in zip(self.variables, self._start, strict=True)}
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        part._fixed = [*zip(self.variables, self._start, strict=True), *self._fixed]
+        part.variables = list(variables)
+        part._start = [value[id(variable)] for variable in variables]
+        return part
+
+    def loss(self, values: Sequence[Any] | None = None) -> Any:
+        """Return J, at `values` or where the step starts."""
+        return self._total(self._start if values is None else list(values))
+
+    def gradient(self, values: Sequence[Any] | None = None) -> list[Any]:
+        """Return ∇J."""
+        return self.loss_and_gradient(values)[1]
+
+    def loss_and_gradient(self, values: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
+        """Return J and ∇J."""
+        return value_and_gradient(self._total, self._start if values is None else list(values))
+
+    def hvp(self, v: Sequence[Any]) -> list[Any]:
+        """Return H v, with H = ∇²J."""
+        return hessian_product(self._total, self._start, v)
+
+    def gnvp(self, v: Sequence[Any]) -> list[Any]:
+        """Return G v, with the Gauss-Newton matrix G = Jᵀ ∇²L J + ∇²R.
+
+        J are the derivatives of the model's outputs, L is the loss as a function of them, and R
+        are the penalties of weights and activities.
+        """
+        outputs = self._outputs
+        if outputs is None:
+            raise ValueError(
+                "`outputs` must be given for the Gauss-Newton product, which splits the loss into "
+                "the outputs and a function of them. Received: outputs=None"
+            )
+        example: Any = None
+        penalised = False
+
+        def inner(values: Sequence[Any]) -> list[Any]:
+            nonlocal example, penalised
+            with self._scope(values):
+                example, penalised = outputs(), bool(self._added())
+            flat = tree.flatten(example)
+            return [z.value if isinstance(z, keras.Variable) else z for z in flat]
+
+        def outer(z: Sequence[Any]) -> Any:
+            for each, source in zip(z, tree.flatten(example), strict=True):
+                with_mask(each, source, lambda mask: mask)
+            with self._scope(self._start):
+                return self._loss(tree.pack_sequence_as(example, list(z)))
+
+        def penalties(values: Sequence[Any]) -> Any:
+            with self._scope(values):
+                outputs()
+                return sum(ops.sum(each) for each in self._added())
+
+        product = gauss_newton_product(outer, inner, self._start, v)
+        if not penalised:
+            return product
+        more = hessian_product(penalties, self._start, v)
+        return [a + b for a, b in zip(product, more, strict=True)]
+
+    def _total(self, values: Sequence[Any]) -> Any:
+        with self._scope(values):
+            return self._loss() if self._outputs is None else self._loss(self._outputs())
+
+    def _scope(self, values: Sequence[Any]) -> keras.StatelessScope:
+        pairs = [*self._fixed, *zip(self.variables, values, strict=True)]
+        return keras.StatelessScope(pairs, collect_losses=True, initialize_variables=False)
+
+    def __enter__(self) -> Self:
+        """Let optimizers find this objective."""
+        self._before = getattr(_now, "objective", None)
+        _now.objective = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Hide it."""
+        _now.objective = self._before
+
+
+def objective(name: str = "The optimizer") -> Objective:
+    """Return the objective of the step that is being taken.
+
+    Args:
+        name: Who asks, for the text of the error.
+
+    Raises:
+        ValueError: If there is none: the model has not been prepared.
+    """
+    found = getattr(_now, "objective", None)
+    if found is None:
+        raise ValueError(
+            f"`{name}` needs the loss function, not only its gradient. Build the model with "
+            "`kerasopt.Model` or call `kerasopt.prepare(model)` before `fit`."
+        )
+    return found
+
+
+def of_batch(
+    model: keras.Model, data: Any, trainable: Sequence[Any], others: Sequence[tuple[Any, Any]]
+) -> Objective:
+    """Return the loss of a model on a batch.
+
+    Args:
+        model: The model.
+        data: Inputs, targets and weights of the batch, as `train_step` gets them.
+        trainable: The variables of the objective.
+        others: The model's other variables, and their values.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+
+    def loss(y_pred: Any) -> Any:
+        takes = {"training": True} if takes_training(model.compute_loss) else {}
+        batch = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+        return model.compute_loss(**batch, **takes)
+
+    def outputs() -> Any:
+        return model(x, **({"training": True} if takes_training(model.call) else {}))
+
+    made = Objective(loss, trainable, outputs, lambda: model.losses, others)
+    made.rows = rows_of(x)
+    return made
+
+
+def rows_of(x: Any) -> Any:
+    """Return the number of rows of a batch."""
+    return ops.shape(next(t for t in tree.flatten(x) if t is not None))[0]
+
+
+def takes_training(function: Callable[..., Any]) -> bool:
+    """Return whether a method of a model has the argument `training`, which users may leave out."""
+    return "training" in inspect.signature(function).parameters

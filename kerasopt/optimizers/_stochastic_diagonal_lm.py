@@ -1,0 +1,91 @@
+"""A learning rate for each weight: the inverse of its second derivative."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasopt._objective import Objective
+from kerasopt._validation import check_number
+from kerasopt.optimizers._diagonal import DiagonalOptimizer
+from kerasopt.optimizers._pack import place_of
+from kerasopt.optimizers._rule import LearningRate, bias
+
+
+@keras.saving.register_keras_serializable("kerasopt")
+class StochasticDiagonalLM(DiagonalOptimizer):
+    """Stochastic diagonal Levenberg-Marquardt: each weight has the rate its curvature asks for.
+
+    Along one weight the best rate is the inverse of the second derivative. Here it is estimated
+    every few steps, with a floor, so that weights of little curvature do not jump.
+
+        d = s ⊙ G s, or s ⊙ H s       random signs s, every `update_every` steps
+        h ← decay h + (1 - decay) d   corrected for its start at zero
+        η_i = η / (max(h_i, 0) + μ)   |h_i| for the Hessian
+        w_i ← w_i - η_i g_i
+
+    The model must be prepared: `kerasopt.Model`, or `kerasopt.prepare(model)`.
+
+    Args:
+        learning_rate: η, a number ≥ 0, a schedule or a callable; 1 would be Newton's step if the
+            curvature was known and each weight was alone.
+        mu: μ > 0. The largest rate is η / μ.
+        decay: Memory of h, in [0, 1).
+        update_every: Steps from one measurement of d to the next. One costs about two gradients.
+        estimator: `"gauss_newton"`, which is never negative in the mean and does not see the
+            curvature of the network itself; or `"hutchinson"`, of the Hessian.
+        seed: Seed of the signs.
+        name: Name of the optimizer.
+        **kwargs: As in `ObjectiveOptimizer`.
+
+    Raises:
+        ValueError: If a number is outside its range.
+
+    Reference:
+        LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 9.1; the estimate by signs is
+        that of Bekas, Kokiopoulou & Saad, An estimator for the diagonal of a matrix, 2007.
+
+    Example:
+        >>> import keras, kerasopt
+        >>> import numpy as np
+        >>> model = kerasopt.Sequential([keras.layers.Dense(1)])
+        >>> model.compile(kerasopt.optimizers.StochasticDiagonalLM(), "mse")
+        >>> history = model.fit(np.eye(4), np.ones((4, 1)), verbose=0)
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.01,
+        mu: float = 0.1,
+        decay: float = 0.9,
+        update_every: int = 20,
+        estimator: str = "gauss_newton",
+        seed: int | None = None,
+        name: str = "stochastic_diagonal_lm",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, update_every, estimator, seed, name, **kwargs)
+        self.mu = check_number("mu", mu, "(0, inf)")
+        self.decay = check_number("decay", decay, "[0, 1)")
+
+    def build(self, variables: list[Any]) -> None:
+        """Create h."""
+        if not self.built:
+            super().build(variables)
+            self.curvatures = self.add_states(variables, "curvature")
+
+    def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
+        """Return -g / (h + μ)."""
+        h = [self.curvatures[place_of(self, v)] for v in objective.variables]
+        due, measured = self.measure(objective)
+        new = [self.mixed(due, self.decay, *each) for each in zip(h, measured, strict=True)]
+        self.renew(h, new)
+        count = ops.cast(self.iterations // self.update_every + 1, "float32")
+        known = [each / ops.cast(bias(self.decay, count), each.dtype) for each in new]
+        size = ops.abs if self.estimator == "hutchinson" else ops.relu
+        return [-g / (size(each) + self.mu) for g, each in zip(gradients, known, strict=True)]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this optimizer again."""
+        return {**super().get_config(), "mu": self.mu, "decay": self.decay}

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests that start no processes run two at a time.
-SHORT := tests/contract tests/test_first_order.py tests/test_of_keras.py
+SHORT := tests/contract $(addprefix tests/test_,first_order.py of_keras.py lbfgs.py objective.py second_order.py)
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 

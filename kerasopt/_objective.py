@@ -12,6 +12,7 @@ from kerasopt._autodiff import gauss_newton_product, hessian_product, value_and_
 from kerasopt._masks import with_mask
 
 _now = threading.local()
+LARGEST_BLOCK = 64  # outputs of a row
 
 
 class Objective:
@@ -101,10 +102,50 @@ class Objective:
         J are the derivatives of the model's outputs, L is the loss as a function of them, and R
         are the penalties of weights and activities.
         """
+        inner, outer, penalised = self._split()
+        product = gauss_newton_product(outer, inner, self._start, v)
+        if not penalised():
+            return product
+        more = hessian_product(self._penalties, self._start, v)
+        return [a + b for a, b in zip(product, more, strict=True)]
+
+    def gauss_newton_diagonal(self, draw: Callable[[Any], Any]) -> list[Any]:
+        """Return a random estimate of the diagonal of G, none of it negative where R is convex.
+
+        It is r ⊙ r + s ⊙ ∇²R s with r = Jᵀ (∇²L)^½ ε, for random signs ε and s. In the mean it is
+        the diagonal, and its standard deviation is at most √2 times that, however many weights
+        there are. ∇²L is taken as blocks, one for each row of the outputs.
+
+        Args:
+            draw: Function that returns random signs of a shape.
+        """
+        roots, penalties = self._diagonal_parts(draw)
+        return [r * r + more for r, more in zip(roots, penalties, strict=True)]
+
+    def _diagonal_parts(self, draw: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+        """Return r and s ⊙ ∇²R s."""
+        inner, outer, penalised = self._split()
+        z = inner(self._start)
+        roots = [
+            root_product(outer, z, place, draw(ops.shape(each))) for place, each in enumerate(z)
+        ]
+
+        def along(values: Sequence[Any]) -> Any:
+            return sum(ops.sum(u * each) for u, each in zip(roots, inner(values), strict=True))
+
+        _, pulled_back = value_and_gradient(along, self._start)
+        if not penalised():
+            return pulled_back, [ops.zeros_like(w) for w in self._start]
+        signs = [ops.cast(draw(w.shape), w.dtype) for w in self._start]
+        more = hessian_product(self._penalties, self._start, signs)
+        return pulled_back, [s * c for s, c in zip(signs, more, strict=True)]
+
+    def _split(self) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], bool]]:
+        """Return z(w), L(z), and whether there are penalties, which is known after z was called."""
         outputs = self._outputs
         if outputs is None:
             raise ValueError(
-                "`outputs` must be given for the Gauss-Newton product, which splits the loss into "
+                "`outputs` must be given for the Gauss-Newton matrix, which splits the loss into "
                 "the outputs and a function of them. Received: outputs=None"
             )
         example: Any = None
@@ -123,16 +164,12 @@ class Objective:
             with self._scope(self._start):
                 return self._loss(tree.pack_sequence_as(example, list(z)))
 
-        def penalties(values: Sequence[Any]) -> Any:
-            with self._scope(values):
-                outputs()
-                return sum(ops.sum(each) for each in self._added())
+        return inner, outer, lambda: penalised
 
-        product = gauss_newton_product(outer, inner, self._start, v)
-        if not penalised:
-            return product
-        more = hessian_product(penalties, self._start, v)
-        return [a + b for a, b in zip(product, more, strict=True)]
+    def _penalties(self, values: Sequence[Any]) -> Any:
+        with self._scope(values):
+            self._outputs()  # type: ignore[misc]
+            return sum(ops.sum(each) for each in self._added())
 
     def _total(self, values: Sequence[Any]) -> Any:
         with self._scope(values):
@@ -151,6 +188,32 @@ class Objective:
     def __exit__(self, *error: object) -> None:
         """Hide it."""
         _now.objective = self._before
+
+
+def root_product(
+    loss: Callable[[Sequence[Any]], Any], outputs: Sequence[Any], place: int, signs: Any
+) -> Any:
+    """Return (∇²L)^½ ε for one of the outputs; L adds up over all but its last axis."""
+    z = outputs[place]
+    count = z.shape[-1]
+    if count > LARGEST_BLOCK:
+        raise ValueError(
+            "The estimator 'gauss_newton' takes the root of a matrix for each row of the outputs, "
+            f"which must have at most {LARGEST_BLOCK} columns: use 'hutchinson'. "
+            f"Received: outputs of shape {tuple(z.shape)}"
+        )
+
+    def column(unit: Any) -> Any:
+        v = [ops.zeros_like(each) for each in outputs]
+        v[place] = v[place] + unit
+        return hessian_product(loss, outputs, v)[place]
+
+    columns = [column(unit) for unit in ops.unstack(ops.eye(count, dtype=z.dtype))]
+    wide = "float64" if z.dtype == "float64" else "float32"
+    values, vectors = ops.eigh(ops.cast(ops.stack(columns, axis=-1), wide))
+    half = vectors * ops.sqrt(ops.relu(values))[..., None, :]
+    back = ops.matmul(ops.swapaxes(vectors, -1, -2), ops.cast(signs, wide)[..., None])
+    return ops.cast(ops.matmul(half, back)[..., 0], z.dtype)
 
 
 def objective(name: str = "The optimizer") -> Objective:

@@ -90,7 +90,8 @@ def note_loss(loss: Any, rows: Any = None) -> None:
 
 def loss_of_step(name: str) -> tuple[Any, Any]:
     """Return the loss of this step and the number of rows of its batch; once."""
-    seen, _now.loss = getattr(_now, "loss", None), None
+    seen = getattr(_now, "loss", None)
+    forget_loss()
     if seen is None:
         raise ValueError(
             f"`{name}` needs the loss, not only its gradient. In a training loop of your own call "
@@ -98,6 +99,11 @@ def loss_of_step(name: str) -> tuple[Any, Any]:
             "not wrap the optimizer in `LossScaleOptimizer`."
         )
     return seen
+
+
+def forget_loss() -> None:
+    """Drop the loss of a step whose optimizer has not asked for it."""
+    _now.loss = None
 
 
 def _rows() -> Any:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasopt._objective import Objective, takes_training
-from kerasopt._train_step import attending, note_loss
+from kerasopt._train_step import attending, forget_loss, note_loss
 from kerasopt.strategies._batches import WholeBatches, check_batches
 from kerasopt.strategies._buckets import pack
 from kerasopt.strategies._shard import (
@@ -117,6 +117,7 @@ class ExactReplicas(tf.distribute.Strategy):
         if weights:
             note_loss(*sums[-2:])
             model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+            forget_loss()
         with keras.StatelessScope(zip(counted, counts, strict=True)):
             return model.get_metrics_result()
 
@@ -256,6 +257,13 @@ class SharedObjective(Objective):
     def gnvp(self, v: Sequence[Any]) -> list[Any]:
         """Return G v."""
         return self._summed(lambda part: part.gnvp(v))
+
+    def _diagonal_parts(self, draw: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+        sums = self._summed(lambda part: tree.flatten(part._diagonal_parts(draw)))
+        # The loss of a replica is 1/R of all, its root 1/√R, and R of these are added up.
+        scale = self._strategy.num_replicas_in_sync**-0.5
+        half = len(sums) // 2
+        return [r * scale for r in sums[:half]], sums[half:]
 
     def _summed(self, function: Callable[[Objective], list[Any]]) -> list[Any]:
         """Return the sums over all replicas of what a function of their parts returns."""

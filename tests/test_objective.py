@@ -1,5 +1,6 @@
 """The loss as a function of the weights, and the models that show it."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from keras import ops
 
 import kerasopt
-from kerasopt.optimizers import SAM, NewtonCG, ObjectiveOptimizer
+from kerasopt.optimizers import SAM, NewtonCG, ObjectiveOptimizer, StochasticDiagonalLM
 
 layers = keras.layers
 random = np.random.default_rng(0)
@@ -141,6 +142,40 @@ def test_gauss_newton_of_the_mean_square(float64: None) -> None:
     assert product(probe_it.seen, v) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.tensorflow
+def test_gauss_newton_diagonal(float64: None) -> None:
+    model = two_outputs(BODIES["dense"]())
+    generator = np.random.default_rng(1)
+
+    def draw(shape: Any) -> np.ndarray:
+        return generator.choice([-1.0, 1.0], [int(size) for size in shape])
+
+    def estimates(objective: Any, gradients: list) -> tuple:
+        sizes = [int(np.prod(w.shape)) for w in gradients]
+        exact = []
+        for unit in np.eye(sum(sizes)):
+            parts = np.split(unit, np.cumsum(sizes)[:-1])
+            v = [part.reshape(w.shape) for part, w in zip(parts, gradients, strict=True)]
+            exact.append(product(objective.gnvp(v), v))
+        drawn = [objective.gauss_newton_diagonal(draw) for _ in range(400)]
+        flat = [np.concatenate([np.asarray(d).ravel() for d in each]) for each in drawn]
+        return np.array(exact), np.array(flat)
+
+    (exact, drawn), _ = probe(model, estimates)
+    assert drawn.min() >= 0
+    assert (drawn.std(axis=0) < 1.7 * exact).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), exact, rtol=0.3)
+    np.testing.assert_allclose(drawn.mean(axis=0).sum(), exact.sum(), rtol=0.1)
+
+
+def test_wide_outputs_are_refused() -> None:
+    model = kerasopt.Sequential([layers.Dense(65)])
+    model.compile(StochasticDiagonalLM(), "mse")
+    message = r"at most 64 columns: use 'hutchinson'\. Received: outputs of shape"
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, np.ones((16, 65)), verbose=0)
+
+
 def test_moving_statistics_and_seeds_move_once_a_step(digits: tuple) -> None:
     states = []
     for optimizer in (SAM("sgd"), keras.optimizers.SGD()):
@@ -229,7 +264,7 @@ def test_what_is_not_a_model() -> None:
 def test_gauss_newton_needs_outputs() -> None:
     w = keras.Variable([1.0])
     objective = kerasopt.Objective(lambda: ops.sum(w * w), [w])
-    with pytest.raises(ValueError, match="`outputs` must be given for the Gauss-Newton product"):
+    with pytest.raises(ValueError, match="`outputs` must be given for the Gauss-Newton matrix"):
         objective.gnvp([ops.ones(1)])
 
 
@@ -255,6 +290,12 @@ def test_stock_strategies_are_refused() -> None:
         model.fit(X, Y, verbose=0)
 
 
+def alternating(shape: Any) -> Any:
+    """Return signs that are random enough."""
+    places = ops.reshape(ops.arange(math.prod(shape)), shape)
+    return ops.where(places * places % 7 < 3, 1.0, -1.0)
+
+
 class Step(ObjectiveOptimizer):
     """Steps along a product."""
 
@@ -263,12 +304,14 @@ class Step(ObjectiveOptimizer):
         self.method = method
 
     def step(self, objective: Any, gradients: Any) -> Any:
+        if self.method == "gauss_newton_diagonal":
+            return objective.gauss_newton_diagonal(alternating)
         ahead = objective.gradient([w + 0.1 for w in objective.values])
         return getattr(objective, self.method)([a * objective.loss() for a in ahead])
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("method", ["hvp", "gnvp"])
+@pytest.mark.parametrize("method", ["hvp", "gnvp", "gauss_newton_diagonal"])
 def test_products_are_of_the_whole_batch(method: str) -> None:
     import contextlib
 

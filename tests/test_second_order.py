@@ -123,9 +123,11 @@ def newton_cg(
 
 
 def measured(w: np.ndarray, t: int, estimator: str) -> np.ndarray:
-    signs = np.asarray(random_signs(6, 3, t), "float64")
-    matrix = hessian(w) if estimator == "hutchinson" else gauss_newton(w)
-    return signs * (matrix @ signs)
+    if estimator == "hutchinson":
+        signs = np.asarray(random_signs(6, 3, t), "float64")
+        return signs * (hessian(w) @ signs)
+    root = np.sqrt(2 / len(Y)) * np.eye(len(Y))
+    return (jacobian(w).T @ root @ np.asarray(random_signs(9, 3, t), "float64")) ** 2
 
 
 def diagonal_lm(
@@ -240,7 +242,7 @@ ROWS: list[tuple[Callable, Callable, dict[str, Any]]] = [
             ours.StochasticDiagonalLM,
             diagonal_lm,
             {
-                **{"learning_rate": 0.5, "mu": 0.1, "decay": 0.8},
+                **{"learning_rate": 0.1, "mu": 1.0, "decay": 0.8},
                 **{"update_every": 3, "estimator": estimator},
             },
         )

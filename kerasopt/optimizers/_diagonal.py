@@ -1,6 +1,7 @@
 """The frame of optimizers that estimate the second derivative of each weight."""
 
 import functools
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -41,7 +42,8 @@ def _mixed(x: Any) -> Any:
 class DiagonalOptimizer(ObjectiveOptimizer):
     """An optimizer with an estimate d of the diagonal of H or G, made every few steps.
 
-        d = s ⊙ H s    or    s ⊙ G s,    with random signs s: of mean diag(H), diag(G)
+        d = s ⊙ H s             random signs s: the diagonal of H in the mean
+        d = r ⊙ r               r of `Objective.gauss_newton_diagonal`: that of G
 
     A subclass says in `rule` what it makes of it.
     """
@@ -65,17 +67,22 @@ class DiagonalOptimizer(ObjectiveOptimizer):
     def measure(self, objective: Objective) -> tuple[Any, list[Any]]:
         """Return whether d is measured in this step, and d for each weight, else zeros."""
         due = self.iterations % self.update_every == 0
-        like = objective.values
+        drawn = itertools.count()
+
+        def draw(shape: Any) -> Any:
+            key = (self.seed + 7919 * next(drawn)) % 2**32
+            return ops.reshape(random_signs(math.prod(shape), key, self.iterations), shape)
 
         def estimate() -> list[Any]:
-            count = sum(math.prod(w.shape) for w in like)
-            signs = unravel(random_signs(count, self.seed, self.iterations), like)
-            product = objective.hvp if self.estimator == "hutchinson" else objective.gnvp
-            return [s * curved for s, curved in zip(signs, product(signs), strict=True)]
+            if self.estimator == "gauss_newton":
+                return objective.gauss_newton_diagonal(draw)
+            like = objective.values
+            signs = unravel(draw((sum(math.prod(w.shape) for w in like),)), like)
+            return [s * curved for s, curved in zip(signs, objective.hvp(signs), strict=True)]
 
         if self.update_every == 1:
             return due, estimate()
-        return due, ops.cond(due, estimate, lambda: [ops.zeros_like(w) for w in like])
+        return due, ops.cond(due, estimate, lambda: [ops.zeros_like(w) for w in objective.values])
 
     def mixed(self, due: Any, beta: float, old: Any, new: Any) -> Any:
         """Return β old + (1 - β) new in the steps that measure, else the old."""

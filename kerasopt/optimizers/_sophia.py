@@ -18,7 +18,7 @@ class Sophia(DiagonalOptimizer):
     """Sophia: momentum over curvature, where the curvature is known; else a step of fixed length.
 
         m ← β₁ m + (1 - β₁) g
-        h ← β₂ h + (1 - β₂) d            every `update_every` steps, d = s ⊙ H s or s ⊙ G s
+        h ← β₂ h + (1 - β₂) d            every `update_every` steps, d of diag H or G in the mean
         w ← w - η clip(m / max(γ h, ε), -1, 1)
 
     No weight moves more than η in a step; one of negative or unknown curvature moves by η.
@@ -32,8 +32,8 @@ class Sophia(DiagonalOptimizer):
         gamma: γ > 0: the larger, the fewer weights are clipped.
         epsilon: ε > 0.
         update_every: Steps from one measurement of d to the next.
-        estimator: `"hutchinson"` (Sophia-H) or `"gauss_newton"`, which takes the place of the
-            sampled one of Sophia-G.
+        estimator: `"hutchinson"` (Sophia-H): s ⊙ H s with random signs s; or `"gauss_newton"`
+            (Sophia-G, with random signs in place of random labels, so for any loss).
         seed: Seed of the signs.
         name: Name of the optimizer.
         **kwargs: As in `ObjectiveOptimizer`; `weight_decay` is decoupled.

@@ -20,7 +20,7 @@ class StochasticDiagonalLM(DiagonalOptimizer):
     Along one weight the best rate is the inverse of the second derivative. Here it is estimated
     every few steps, with a floor, so that weights of little curvature do not jump.
 
-        d = s ⊙ G s, or s ⊙ H s       random signs s, every `update_every` steps
+        d = r ⊙ r, or s ⊙ H s         of diagonal G or H in the mean, every `update_every` steps
         h ← decay h + (1 - decay) d   corrected for its start at zero
         η_i = η / (max(h_i, 0) + μ)   |h_i| for the Hessian
         w_i ← w_i - η_i g_i
@@ -28,13 +28,14 @@ class StochasticDiagonalLM(DiagonalOptimizer):
     The model must be prepared: `kerasopt.Model`, or `kerasopt.prepare(model)`.
 
     Args:
-        learning_rate: η, a number ≥ 0, a schedule or a callable; 1 would be Newton's step if the
-            curvature was known and each weight was alone.
-        mu: μ > 0. The largest rate is η / μ.
+        learning_rate: η, a number ≥ 0, a schedule or a callable. 1 would be Newton's step if each
+            weight was alone; n weights that pull alike need about 1/n.
+        mu: μ > 0, in units of h. The largest rate is η / μ.
         decay: Memory of h, in [0, 1).
         update_every: Steps from one measurement of d to the next. One costs about two gradients.
-        estimator: `"gauss_newton"`, which is never negative in the mean and does not see the
-            curvature of the network itself; or `"hutchinson"`, of the Hessian.
+        estimator: `"gauss_newton"`, which is never negative, and within √2 of its size right for
+            each weight, r = Jᵀ (∇²L)^½ ε with random signs ε; or `"hutchinson"`, of the Hessian,
+            with random signs s, whose error grows with the number of weights.
         seed: Seed of the signs.
         name: Name of the optimizer.
         **kwargs: As in `ObjectiveOptimizer`.
@@ -43,8 +44,8 @@ class StochasticDiagonalLM(DiagonalOptimizer):
         ValueError: If a number is outside its range.
 
     Reference:
-        LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 9.1; the estimate by signs is
-        that of Bekas, Kokiopoulou & Saad, An estimator for the diagonal of a matrix, 2007.
+        LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 9.1; estimates by signs:
+        Bekas, Kokiopoulou & Saad, An estimator for the diagonal of a matrix, 2007.
 
     Example:
         >>> import keras, kerasopt
@@ -57,9 +58,9 @@ class StochasticDiagonalLM(DiagonalOptimizer):
     def __init__(
         self,
         learning_rate: LearningRate = 0.01,
-        mu: float = 0.1,
+        mu: float = 0.01,
         decay: float = 0.9,
-        update_every: int = 20,
+        update_every: int = 30,
         estimator: str = "gauss_newton",
         seed: int | None = None,
         name: str = "stochastic_diagonal_lm",

@@ -8,8 +8,8 @@ builds it, which is found among the callers, then calls both in each of its trai
 TensorFlow, without a strategy, Keras builds the optimizer while it traces the first step. Then the
 first call of the training function is not attended, all others are.
 
-An optimizer that has `check_model` is shown the objective of each step, after that check, by a
-model that is prepared.
+An optimizer that `needs_objective` is shown the objective of each step, after it had its
+`check_model`, by a model that is prepared.
 """
 
 import contextlib
@@ -121,8 +121,8 @@ def attending(model: keras.Model, objective: Callable[[], Objective]) -> Iterato
     """Let the participants act before a step, and fill a dictionary for the logs after it."""
     logs: dict[str, Any] = {}
     everyone = list(_chain(model.optimizer))
-    participants = [each for each in everyone if hasattr(each, "before_forward")]
-    demanding = [each for each in everyone if hasattr(each, "check_model")]
+    participants = [each for each in everyone if hasattr(each, "before_forward") and each.built]
+    demanding = [each for each in everyone if getattr(each, "needs_objective", False)]
     for each in participants:
         each.before_forward(model.trainable_variables)
     shown: Any = contextlib.nullcontext()

@@ -54,7 +54,8 @@ class LBFGS(keras.optimizers.Optimizer):
 
     The first point is evaluated twice: a loss that differs there, or where a search has failed, is
     not deterministic, which a warning says at the end of training. Between steps the weights are
-    those of the next trial; when training ends, the last accepted ones, the best of all.
+    those of the next trial; when training ends, the last accepted ones: with a line search, the
+    best of all.
 
     In a training loop of your own on TensorFlow, pass the loss through
     `loss = optimizer.scale_loss(loss)` before you take its gradient.
@@ -91,6 +92,8 @@ class LBFGS(keras.optimizers.Optimizer):
         True
     """
 
+    needs_objective = not TENSORFLOW  # there `scale_loss` shows the loss
+
     def __init__(
         self,
         learning_rate: LearningRate = 1.0,
@@ -123,7 +126,7 @@ class LBFGS(keras.optimizers.Optimizer):
         """Create the state: all weights are one vector."""
         if self.built:
             return
-        model = prepare_builder(shows_objective=not TENSORFLOW)
+        model = prepare_builder(shows_objective=self.needs_objective)
         if model is not None:
             self.check_model(model)
         super().build(variables)

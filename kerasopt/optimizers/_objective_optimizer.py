@@ -71,6 +71,7 @@ class ObjectiveOptimizer(keras.optimizers.Optimizer):
         True
     """
 
+    needs_objective = True
     refused: ClassVar[Sequence[str]] = ("float16", "bfloat16")
 
     def __init__(

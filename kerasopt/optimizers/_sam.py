@@ -49,6 +49,8 @@ class SAM(OptimizerWrapper):
         >>> history = model.fit(np.eye(4), np.ones((4, 1)), verbose=0)
     """
 
+    needs_objective = True
+
     def __init__(
         self, optimizer: Any, rho: float = 0.05, adaptive: bool = False, name: str = "sam"
     ) -> None:

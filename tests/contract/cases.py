@@ -21,7 +21,7 @@ class Case:
     `inner`: an optimizer that is wrapped; it takes the arguments that the constructor does not.
     `objective`: it asks for the loss function. `refuses`: arguments and types that it refuses.
     `count`: in how many steps it minimises; `last`: by what the rate is multiplied in the last
-    third. `repeat`: how many gradients make one of its steps.
+    third. `repeat`: how many gradients make one of its steps. `units`: of the network.
     """
 
     constructor: Callable[..., Any]
@@ -35,6 +35,7 @@ class Case:
     refuses: tuple[str, ...] = ()
     count: int = 9000
     last: float = 0.1
+    units: int = 16
     repeat: int = 1
 
     def make(self, **arguments: Any) -> Any:
@@ -48,7 +49,7 @@ class Case:
 
     def model(self, **compile_arguments: Any) -> keras.Model:
         """Return a small compiled classifier, prepared if it has to be."""
-        return dense_model(self.make(), self.objective, **compile_arguments)
+        return dense_model(self.make(), self.objective, self.units, **compile_arguments)
 
 
 def SGD(learning_rate: Any = 0.002, momentum: float = 0.9, **kwargs: Any) -> Any:  # noqa: N802
@@ -315,6 +316,7 @@ OPTIMIZERS = (
         kerasopt.optimizers.Newton,
         {"damping": 1.0, "saddle_free": True},
         objective=True,
+        units=2,
         refuses=("gradient_accumulation_steps", *COARSE),
         count=300,
         last=1.0,
@@ -418,7 +420,10 @@ CALLBACKS = (
 
 
 def dense_model(
-    optimizer: keras.optimizers.Optimizer, prepared: bool = False, **compile_arguments: Any
+    optimizer: keras.optimizers.Optimizer,
+    prepared: bool = False,
+    units: int = 16,
+    **compile_arguments: Any,
 ) -> keras.Model:
     """Return a small compiled classifier of 8×8 images, the same at every call."""
     keras.utils.set_random_seed(0)
@@ -427,7 +432,7 @@ def dense_model(
         [
             keras.Input((8, 8, 1)),
             layers.Flatten(),
-            layers.Dense(16, activation="tanh"),
+            layers.Dense(units, activation="tanh"),
             layers.Dense(10),
         ]
     )

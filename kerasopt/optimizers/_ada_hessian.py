@@ -9,7 +9,6 @@ from keras import ops
 from kerasopt._objective import Objective
 from kerasopt._validation import check_flag, check_number
 from kerasopt.optimizers._diagonal import DiagonalOptimizer
-from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._rule import LearningRate, bias
 
 
@@ -82,8 +81,7 @@ class AdaHessian(DiagonalOptimizer):
 
     def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
         """Return -m̂ / (v̂^(k/2) + ε)."""
-        places = [place_of(self, variable) for variable in objective.variables]
-        ms, vs = ([state[i] for i in places] for state in (self.momentums, self.velocities))
+        ms, vs = self.momentums, self.velocities
         due, measured = self.measure(objective)
         m = [self.beta_1 * m + (1 - self.beta_1) * g for m, g in zip(ms, gradients, strict=True)]
         v = [

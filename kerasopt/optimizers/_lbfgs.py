@@ -15,7 +15,7 @@ from kerasopt._validation import check_choice, check_count
 from kerasopt.optimizers._devices import TENSORFLOW, assign_when, everywhere, in_one_pass, summed
 from kerasopt.optimizers._flat import ravel, unravel
 from kerasopt.optimizers._line_search import NAMES, SEARCHES, started
-from kerasopt.optimizers._objective_optimizer import check_precision
+from kerasopt.optimizers._objective_optimizer import check_precision, of_all
 from kerasopt.optimizers._rule import LearningRate, check_rate
 
 REFUSED = (
@@ -172,8 +172,7 @@ class LBFGS(keras.optimizers.Optimizer):
             shown = objective("LBFGS")
             loss, rows = shown.loss(), shown.rows
         weights = self._trainable_variables
-        given = {id(v): g for v, g in zip(trainable_variables, grads, strict=True)}
-        slopes = [given[id(v)] if id(v) in given else ops.zeros(v.shape, v.dtype) for v in weights]
+        slopes = of_all(weights, grads, trainable_variables)
         f, rows, *slopes = summed([loss, ops.cast(rows, loss.dtype), *slopes])
         states = [self.scalars, self.origin, self.gradient, self.direction, self.s, self.y]
         sums = self.sums if self.steps_per_evaluation > 1 else []

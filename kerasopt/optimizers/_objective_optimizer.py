@@ -33,6 +33,12 @@ def check_no_accumulation(name: str, steps: Any) -> None:
         )
 
 
+def of_all(weights: Sequence[Any], gradients: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    """Return the gradients of the given weights, and zeros for the others, in their types."""
+    of = {id(w): g for w, g in zip(given, gradients, strict=True)}
+    return [ops.cast(of[id(w)] if id(w) in of else ops.zeros(w.shape), w.dtype) for w in weights]
+
+
 class ObjectiveOptimizer(keras.optimizers.Optimizer):
     """An optimizer that sees the loss of the batch as a function of the weights.
 
@@ -91,10 +97,10 @@ class ObjectiveOptimizer(keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        here = objective(type(self).__name__).of(trainable_variables)
-        pairs = zip(summed(grads), trainable_variables, strict=True)
-        steps = self.step(here, [ops.cast(g, w.dtype) for g, w in pairs])
-        everywhere(self._move, trainable_variables, list(steps), learning_rate)
+        weights = self._trainable_variables
+        here = objective(type(self).__name__).of(weights)
+        steps = self.step(here, summed(of_all(weights, grads, trainable_variables)))
+        everywhere(self._move, weights, list(steps), learning_rate)
 
     def _move(self, weights: Sequence[Any], steps: Sequence[Any], learning_rate: Any) -> None:
         for weight, step in zip(weights, steps, strict=True):

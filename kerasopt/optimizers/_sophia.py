@@ -9,7 +9,6 @@ from keras import ops
 from kerasopt._objective import Objective
 from kerasopt._validation import check_number
 from kerasopt.optimizers._diagonal import DiagonalOptimizer
-from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._rule import LearningRate
 
 
@@ -81,8 +80,7 @@ class Sophia(DiagonalOptimizer):
 
     def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
         """Return -clip(m / max(γ h, ε), -1, 1)."""
-        places = [place_of(self, variable) for variable in objective.variables]
-        ms, hs = ([state[i] for i in places] for state in (self.momentums, self.curvatures))
+        ms, hs = self.momentums, self.curvatures
         due, measured = self.measure(objective)
         m = [self.beta_1 * m + (1 - self.beta_1) * g for m, g in zip(ms, gradients, strict=True)]
         h = [self.mixed(due, self.beta_2, *each) for each in zip(hs, measured, strict=True)]

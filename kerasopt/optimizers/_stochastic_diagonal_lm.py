@@ -9,7 +9,6 @@ from keras import ops
 from kerasopt._objective import Objective
 from kerasopt._validation import check_number
 from kerasopt.optimizers._diagonal import DiagonalOptimizer
-from kerasopt.optimizers._pack import place_of
 from kerasopt.optimizers._rule import LearningRate, bias
 
 
@@ -78,7 +77,7 @@ class StochasticDiagonalLM(DiagonalOptimizer):
 
     def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
         """Return -g / (h + μ)."""
-        h = [self.curvatures[place_of(self, v)] for v in objective.variables]
+        h = self.curvatures
         due, measured = self.measure(objective)
         new = [self.mixed(due, self.decay, *each) for each in zip(h, measured, strict=True)]
         self.renew(h, new)

@@ -67,13 +67,19 @@ def steps(
     return ops.convert_to_numpy(ops.cast(w, "float32"))
 
 
-def minimise(case: Case, start: list[float], loss: Callable, gradient: Callable) -> np.ndarray:
-    """Take some steps, the last third at a tenth of the learning rate; return where they end."""
-    optimizer, w = case.make(), keras.Variable(start)
+def minimise(
+    optimizer: keras.optimizers.Optimizer,
+    w: keras.Variable,
+    gradient: Callable,
+    count: int,
+    last: float = 0.1,
+    loss: Callable | None = None,
+) -> np.ndarray:
+    """Take some steps, the last third at another rate, with the loss if it is asked for."""
     optimizer.build([w])
 
     def step(scope: contextlib.ExitStack) -> list:
-        if case.objective:
+        if loss is not None:
             objective = kerasopt.Objective(lambda z: loss(z[0]), [w], lambda: [w + 0.0])
             optimizer.scale_loss(scope.enter_context(objective).loss())
         return [gradient(w.value)]
@@ -104,11 +110,17 @@ def minimise(case: Case, start: list[float], loss: Callable, gradient: Callable)
             for variable, value in zip([w, *optimizer.variables], [*weights, *state], strict=True):
                 variable.assign(value)
 
-    run(case.count * 2 // 3)
-    optimizer.learning_rate = case.last * float(optimizer.learning_rate)
-    run(case.count // 3)
+    run(count * 2 // 3)
+    optimizer.learning_rate = last * float(optimizer.learning_rate)
+    run(count // 3)
     optimizer.finalize_variable_values([w])
     return w.numpy()
+
+
+def minimum(case: Case, start: list[float], loss: Callable, gradient: Callable) -> np.ndarray:
+    """Return where the optimizer of a row ends."""
+    shown = loss if case.objective else None
+    return minimise(case.make(), keras.Variable(start), gradient, case.count, case.last, shown)
 
 
 GRADIENTS = [[3.0, -4.0, 12.0], [1.0, 2.0, -2.0], [-30.0, 40.0, 0.0], [0.5, 0.5, 0.5]]
@@ -151,7 +163,7 @@ def test_goes_on_the_same_after_save_and_load(case: Case, digits: tuple, tmp_pat
 def test_minimises_a_quadratic(case: Case) -> None:
     curvature = np.array([1.0, 10.0], "float32")
     loss = lambda w: ops.sum(curvature * w * w) / 2  # noqa: E731
-    end = minimise(case, [3.0, -2.0], loss, lambda w: curvature * w)
+    end = minimum(case, [3.0, -2.0], loss, lambda w: curvature * w)
     assert np.abs(end).max() < 1e-4
 
 
@@ -164,7 +176,7 @@ def test_minimises_rosenbrock(case: Case) -> None:
     def loss(w: Any) -> Any:
         return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
 
-    x, y = minimise(case, [-1.2, 1.0], loss, gradient)
+    x, y = minimum(case, [-1.2, 1.0], loss, gradient)
     assert (1 - x) ** 2 + 100 * (y - x * x) ** 2 < 1e-2  # it starts at 24.2
 
 

@@ -123,10 +123,8 @@ def scipy_descent() -> Callable[[int], float]:
 
     def run(seed: int) -> float:
         start_at = np.concatenate([w.ravel() for w in starts()[seed]])
-        run.evaluations = 0  # type: ignore[attr-defined]
 
         def double(vector: np.ndarray) -> tuple[float, np.ndarray]:
-            run.evaluations += 1  # type: ignore[attr-defined]
             loss, gradient = value(tf.constant(vector, tf.float32))
             return float(loss), gradient.numpy().astype("float64")
 

@@ -6,6 +6,13 @@ from typing import Any
 
 from keras import ops
 
+ROUNDING = {"float32": 2.0**-23, "float64": 2.0**-52}  # of a number near 1
+
+
+def widest(tensors: Sequence[Any]) -> str:
+    """Return float64 if a tensor is of it, else float32."""
+    return "float64" if any(tensor.dtype == "float64" for tensor in tensors) else "float32"
+
 
 def ravel(tensors: Sequence[Any]) -> Any:
     """Return the elements of tensors, end to end."""
@@ -25,5 +32,5 @@ def unravel(vector: Any, like: Sequence[Any]) -> list[Any]:
 
 def norm(tensors: Sequence[Any]) -> Any:
     """Return the length of the vector of all elements, in float32 at least."""
-    wide = "float64" if any(t.dtype == "float64" for t in tensors) else "float32"
+    wide = widest(tensors)
     return ops.sqrt(sum(ops.sum(ops.square(ops.cast(t, wide))) for t in tensors))

@@ -13,7 +13,7 @@ from kerasopt._objective import objective
 from kerasopt._train_step import loss_of_step, note_loss, prepare_builder
 from kerasopt._validation import check_choice, check_count
 from kerasopt.optimizers._devices import TENSORFLOW, assign_when, everywhere, in_one_pass, summed
-from kerasopt.optimizers._flat import ravel, unravel
+from kerasopt.optimizers._flat import ROUNDING, ravel, unravel, widest
 from kerasopt.optimizers._line_search import NAMES, SEARCHES, started
 from kerasopt.optimizers._objective_optimizer import check_precision, of_all
 from kerasopt.optimizers._rule import LearningRate, check_rate
@@ -25,7 +25,6 @@ REFUSED = (
 MOST = 20  # evaluations in a line search
 AT_START, AGAIN, SEARCHING = 0.0, 1.0, 2.0  # what the next evaluation is for
 SCALARS = (*NAMES, "phase", "pairs", "noisy", "evaluations")
-PRECISION = {"float32": 2.0**-23, "float64": 2.0**-52}
 NOISY = (
     "The loss that `LBFGS` saw was not the same at the same weights: it is not deterministic, as "
     "with dropout, random augmentation or other data in each step, and line searches can not be "
@@ -131,7 +130,7 @@ class LBFGS(keras.optimizers.Optimizer):
             self.check_model(model)
         super().build(variables)
         count = sum(math.prod(variable.shape) for variable in variables)
-        wide = "float64" if any(v.dtype == "float64" for v in variables) else "float32"
+        wide = widest(variables)
 
         def state(name: str, *shape: int) -> Any:
             return self.add_variable(shape, "zeros", wide, name=name)
@@ -158,10 +157,7 @@ class LBFGS(keras.optimizers.Optimizer):
     @property
     def evaluations(self) -> int:
         """How many values of the loss have been asked for."""
-        return int(self._scalar("evaluations"))
-
-    def _scalar(self, name: str) -> float:
-        return float(self.scalars.numpy()[SCALARS.index(name)])
+        return int(self.scalars.numpy()[SCALARS.index("evaluations")])
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
@@ -252,7 +248,7 @@ def advance(
     both, either, no = ops.logical_and, ops.logical_or, ops.logical_not
     first, again = q["evaluations"] == 0, q["phase"] == AGAIN
     searching = q["phase"] == SEARCHING
-    rounding = PRECISION[keras.backend.standardize_dtype(g.dtype)]
+    rounding = ROUNDING[keras.backend.standardize_dtype(g.dtype)]
     other = ops.abs(f - q["f_best"]) > rounding**0.5 * ops.abs(q["f_best"])
 
     before = {name: q[name] for name in NAMES}

@@ -10,12 +10,11 @@ from keras import ops
 from kerasopt._objective import Objective
 from kerasopt._validation import check_flag, check_number
 from kerasopt.optimizers._devices import in_turn
-from kerasopt.optimizers._flat import ravel, unravel
+from kerasopt.optimizers._flat import ROUNDING, ravel, unravel
 from kerasopt.optimizers._objective_optimizer import ObjectiveOptimizer
 from kerasopt.optimizers._rule import LearningRate
 
 LARGEST = 5000  # weights: a matrix of 100 MB in float32, and a minute for its eigenvalues
-EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 
 
 @keras.saving.register_keras_serializable("kerasopt")
@@ -92,7 +91,9 @@ class Newton(ObjectiveOptimizer):
         values, vectors = ops.eigh((hessian + ops.transpose(hessian)) / 2)
         values = (ops.abs(values) if self.saddle_free else values) + self.damping
         size = ops.abs(values)
-        zero = size <= ops.max(size) * g.shape[0] * EPS[keras.backend.standardize_dtype(g.dtype)]
+        zero = (
+            size <= ops.max(size) * g.shape[0] * ROUNDING[keras.backend.standardize_dtype(g.dtype)]
+        )
         inverse = ops.where(zero, 0.0, 1.0 / ops.where(zero, 1.0, values))
         step = ops.matmul(vectors, inverse * ops.matmul(ops.transpose(vectors), g))
         return unravel(-step, gradients)

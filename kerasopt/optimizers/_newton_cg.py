@@ -10,7 +10,7 @@ from keras import ops
 from kerasopt._objective import Objective
 from kerasopt._validation import check_choice, check_count, check_number
 from kerasopt.optimizers._diagonal import random_signs
-from kerasopt.optimizers._flat import ravel, unravel
+from kerasopt.optimizers._flat import ravel, unravel, widest
 from kerasopt.optimizers._objective_optimizer import ObjectiveOptimizer
 from kerasopt.optimizers._rule import LearningRate
 
@@ -91,7 +91,7 @@ class NewtonCG(ObjectiveOptimizer):
             return
         super().build(variables)
         count = sum(math.prod(variable.shape) for variable in variables)
-        wide = "float64" if any(v.dtype == "float64" for v in variables) else "float32"
+        wide = widest(variables)
         start = keras.initializers.Constant(self.damping)
         self.damping_now = self.add_variable((), start, wide, name="damping")
         self.last = self.add_variable((count,), "zeros", wide, name="last")

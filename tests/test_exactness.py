@@ -42,6 +42,15 @@ def rows(names: tuple[str, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", named, ids=lambda row: row.name)
 
 
+every_row = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=() if row.name in BY_WORKERS else pytest.mark.slow)
+        for row in ROWS
+    ],
+)
+
+
 def check(row: Row, together: dict[str, np.ndarray]) -> None:
     largest = differences(alone(row), together)
     beyond = {name: d for name, d in largest.items() if d > row.close * BOUNDS.get(name, 1e-5)}
@@ -56,7 +65,7 @@ def float64() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:The state that these layers")
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@every_row
 def test_three_replicas_equal_one_device(row: Row) -> None:
     check(row, train_on(3, row))
 
@@ -66,6 +75,7 @@ def by_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Row], list
     return train_by_workers(tmp_path_factory.mktemp("rows"), list(BY_WORKERS))
 
 
+@pytest.mark.xdist_group("workers")  # they share what the processes found
 @rows(BY_WORKERS)
 def test_two_workers_equal_one_device(row: Row, by_workers: Callable[[Row], list]) -> None:
     for results in by_workers(row):

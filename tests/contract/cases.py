@@ -1,7 +1,7 @@
 """The tables: a row is a constructor, its arguments, and what its errors say."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,9 +57,18 @@ def SGD(learning_rate: Any = 0.002, momentum: float = 0.9, **kwargs: Any) -> Any
     return keras.optimizers.SGD(learning_rate, momentum, **kwargs)
 
 
-def rows(*cases: Case) -> pytest.MarkDecorator:
-    """Run a test for each row."""
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.constructor.__name__)
+def rows(*cases: Case, quick: Sequence[str] | None = None) -> pytest.MarkDecorator:
+    """Run a test for each row; those that are not named in `quick` count as slow, if it is given.
+
+    A rule, one that takes part in the step, a wrapper and one that asks for the loss are enough for
+    what costs much.
+    """
+    names = [case.constructor.__name__ for case in cases]
+    marks = [[] if quick is None or name in quick else [pytest.mark.slow] for name in names]
+    table = zip(cases, names, marks, strict=True)
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=name, marks=marks) for case, name, marks in table]
+    )
 
 
 def bad_rows(*cases: Case) -> pytest.MarkDecorator:

@@ -16,6 +16,7 @@ from kerasopt.optimizers._devices import summed
 from tests.contract.cases import OPTIMIZERS, Case, bad_rows, dense_model, rows
 
 every_optimizer = rows(*OPTIMIZERS)
+a_few_quickly = rows(*OPTIMIZERS, quick=("Adam", "GradientClipping", "ScheduleFree", "NewtonCG"))
 every_that_averages = rows(
     *(
         case
@@ -195,7 +196,10 @@ def test_keeps_the_type_of_the_weights(case: Case, dtype: str, close: float) -> 
 
 
 @every_optimizer
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "bfloat16"],
+)
 def test_trains_in_reduced_precision(case: Case, digits: tuple, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     if policy in case.refuses:
@@ -304,7 +308,7 @@ def test_frozen_layers_stay(case: Case, digits: tuple) -> None:
     assert changed == [False, False, True, True]
 
 
-@every_optimizer
+@a_few_quickly
 @pytest.mark.tensorflow  # on JAX all is compiled
 def test_compiled_and_not_agree(case: Case, digits: tuple) -> None:
     weights = []
@@ -333,7 +337,7 @@ def test_second_step_does_not_trace_again(case: Case, digits: tuple) -> None:
     assert len(traces) == first
 
 
-@every_optimizer
+@a_few_quickly
 @pytest.mark.tensorflow
 def test_same_path_under_strategies(case: Case, digits: tuple) -> None:
     import tensorflow as tf

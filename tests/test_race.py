@@ -21,6 +21,6 @@ def test_short_race_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
         env={**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds")},
     )
     table = (tmp_path / "race.md").read_text()
-    for name in ("SGD", "AdamW", "Shampoo", "ScheduleFree(AdamW)", "Keras Adam"):
+    for name in ("SGD", "AdamW", "Shampoo", "Sophia", "SAM(SGD)"):
         assert table.count(f"| {name} |") == 2
     assert (tmp_path / "race.png").stat().st_size > 50_000

@@ -1,5 +1,7 @@
 """Callbacks for `model.fit`."""
 
 from kerasopt.callbacks._backup_and_restore import BackupAndRestore as BackupAndRestore
+from kerasopt.callbacks._compare import compare as compare
+from kerasopt.callbacks._compare import plot_history as plot_history
 from kerasopt.callbacks._learning_curve import LearningCurve as LearningCurve
 from kerasopt.callbacks._throughput_monitor import ThroughputMonitor as ThroughputMonitor

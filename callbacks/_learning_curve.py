@@ -1,16 +1,32 @@
 """Training and validation curves."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, nan
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import keras
+from PIL import Image
 
+from kerasopt._acting import callbacks_of_fit
+from kerasopt._diagnosis import LEAST, Diagnosis, diagnose
 from kerasopt._files import check_writable
-from kerasopt._validation import check_choice, check_count, check_names
-from kerasopt.callbacks._curve_figure import FORMATS, CurveFigure
+from kerasopt._histories import History, finite, read_history
+from kerasopt._strategy import is_chief
+from kerasopt._validation import check_choice, check_count, check_flag, check_names, check_number
+from kerasopt.callbacks._curve_figure import (
+    BATCHES,
+    FORMATS,
+    INK,
+    RATE,
+    TRAINING,
+    Curve,
+    CurveFigure,
+    Look,
+    Styles,
+)
 from kerasopt.callbacks._throughput_monitor import FIGURES
 
 # Parts of metric names that say which way is better, for `mode="auto"`.
@@ -19,15 +35,19 @@ RISES = ("acc", "auc", "precision", "recall", "score", "iou", "io_u", "similarit
 
 
 class LearningCurve(keras.callbacks.Callback):
-    """Draws the training and validation curves while `fit` runs.
+    """Draws the training and validation curves while `fit` runs, and says what they show.
 
-    The curves show how training goes: a training error that stays high is underfitting, a
-    validation error that turns up is overfitting, an oscillating one has too high a learning rate.
     For every metric there is one panel, of the average error per pattern (the loss, (1/n) Σ_p J_p)
-    and of the compiled metrics against the epoch, with the best epoch marked. The file is replaced
-    whole after each epoch, so that it can be looked at any time and survives an interruption.
+    and of the compiled metrics against the epoch, with the best epoch marked, and what callbacks of
+    kerasopt did: the rate changed, the batch grew, weights were restored. Once the learning rate
+    changes it has a panel, too. The file is replaced whole after each epoch, so that it can be
+    looked at any time and survives an interruption; in a notebook the cell shows it as well.
 
-    A second `fit` with the same object goes on with the same curve.
+    When training ends after five epochs or more, `diagnosis` is printed: whether the curves show
+    underfitting, overfitting, a wrong rate and so on, by which figures, and what to try.
+
+    A second `fit` with the same object goes on with the same curve. Under
+    `kerasopt.strategies.MultiWorker` the chief draws and prints.
 
     Args:
         path: File to draw to; its suffix, `.png`, `.svg` or `.pdf`, names the format. Missing
@@ -36,11 +56,21 @@ class LearningCurve(keras.callbacks.Callback):
             None for all. Defaults to None.
         every: Number of epochs between two drawings, ≥ 1; set it to the `validation_freq` of `fit`
             where that is more than 1. Defaults to 1.
+        smooth: Share of the values before in a moving average, in [0, 1); the values themselves are
+            drawn faint behind it. Defaults to 0, which draws the values.
+        log_y: Whether the error has a logarithmic axis; `"auto"`: where it falls by a factor of 30.
+        show_learning_rate: Whether to take in the learning rate and draw it once it has changed.
+        mark_best: Whether to mark the best epoch.
+        history: Curves to go on with, of a training before: what `fit` returned, a dictionary of
+            lists, or the path of a CSV file. Defaults to None.
+        title: Title of the picture, or None. Defaults to None.
         monitor: Name of the logged value whose best epoch is marked. `"loss"` draws training curves
             without validation. Defaults to `"val_loss"`.
         mode: `"min"` or `"max"`: which values of `monitor` are best; `"auto"` takes it from the
             name. Defaults to `"auto"`.
-        title: Title of the picture, or None. Defaults to None.
+        every_batches: Number of batches, ≥ 1, after which the error of these batches is taken in
+            and drawn, beside that of the epochs; None for epochs alone. Defaults to None.
+        verbose: Whether to print the diagnosis when training ends. Defaults to True.
 
     Attributes:
         epochs: The numbers of the epochs seen, from 1.
@@ -48,9 +78,10 @@ class LearningCurve(keras.callbacks.Callback):
         best: Position in `epochs` of the best epoch, or None.
 
     Raises:
-        TypeError: `every` is not an integer.
-        ValueError: The suffix is unknown, `every` is less than 1, `mode` is unknown or does not
-            follow from the name; at the first drawing: `monitor` or one of `metrics` is not logged.
+        TypeError: A number is not of its type.
+        ValueError: The suffix is unknown, a number is outside its range, `mode` is unknown or does
+            not follow from the name; at the first drawing: `monitor` or one of `metrics` is not
+            logged.
         OSError: When training begins: the file cannot be written.
 
     Reference:
@@ -62,7 +93,7 @@ class LearningCurve(keras.callbacks.Callback):
         >>> model = keras.Sequential([keras.layers.Dense(1)])
         >>> model.compile("sgd", "mse")
         >>> path = pathlib.Path(tempfile.mkdtemp(), "curves.png")
-        >>> curve = kerasopt.callbacks.LearningCurve(path)
+        >>> curve = kerasopt.callbacks.LearningCurve(path, verbose=False)
         >>> _ = model.fit(x, y, validation_data=(x, y), epochs=3, verbose=0, callbacks=[curve])
         >>> path.exists(), curve.epochs
         (True, [1, 2, 3])
@@ -73,41 +104,82 @@ class LearningCurve(keras.callbacks.Callback):
         path: str | PathLike[str] = "curves.png",
         metrics: Sequence[str] | None = None,
         every: int = 1,
+        smooth: float = 0.0,
+        log_y: bool | str = "auto",
+        show_learning_rate: bool = True,
+        mark_best: bool = True,
+        history: History | None = None,
+        title: str | None = None,
         monitor: str = "val_loss",
         mode: str = "auto",
-        title: str | None = None,
+        every_batches: int | None = None,
+        verbose: bool = True,
     ) -> None:
         super().__init__()
-        self.path = Path(path)
-        if self.path.suffix not in FORMATS:
-            raise ValueError(f"`path` must end in one of {FORMATS}. Received: path={str(path)!r}")
+        self.path = check_picture(path)
         self.metrics = check_names("metrics", metrics)
         self.every = check_count("every", every)
-        self.monitor = monitor
+        self.look = check_look(smooth, log_y, mark_best)
+        self.show_learning_rate = check_flag("show_learning_rate", show_learning_rate)
+        self.title, self.monitor = title, monitor
         self.mode = check_choice("mode", mode, ("auto", "min", "max"))
-        self.title = title
+        self.every_batches = every_batches and check_count("every_batches", every_batches)
+        self.verbose = check_flag("verbose", verbose)
         self._largest_is_best = _largest_is_best(monitor, mode)
         self._figure: CurveFigure | None = None
-        self.set_state({"epochs": [], "history": {}})
+        self._view: Any = None
+        epochs, values = ([], {}) if history is None else read_history("history", history)
+        self._others: list[keras.callbacks.Callback] = []
+        self._steps: int | None = None
+        self.set_state({"epochs": epochs, "history": values, "batches": []})
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Check that the file can be written."""
         check_writable("path", self.path)
         self._epochs_before: int | None = None
+        self._steps = self.params.get("steps")
+        self._others = callbacks_of_fit()
+        self._view = notebook_view()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Take in what the epoch logged; draw every so many epochs."""
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Begin to count the batches."""
         if self._epochs_before is None:
             done = self.epochs[-1] if self.epochs else 0
             self._epochs_before = max(0, done - epoch)  # 0 where `initial_epoch` counts on
-        self._append(self._epochs_before + epoch + 1, logs or {})
+        self._number = self._epochs_before + epoch + 1
+        self._count, self._sum = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Take in the mean error of some batches: Keras logs that of all since the epoch began."""
+        count = batch + 1
+        if self.every_batches is None or count - self._count < self.every_batches:
+            return
+        total = count * float((logs or {})["loss"])
+        self.batches.append((self._number, count, (total - self._sum) / (count - self._count)))
+        self._count, self._sum = count, total
+        if self._steps and self.epochs:
+            self._draw()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Take in what the epoch logged; draw every so many epochs."""
+        logs = dict(logs or {})
+        if self.show_learning_rate and (rate := self._learning_rate()) is not None:
+            logs.setdefault(RATE, rate)
+        self._append(self._number, logs)
+        self._steps = self._steps or self._count
         if (epoch + 1) % self.every == 0:
             self._draw()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Draw what came after the last drawing."""
+        """Draw what came after the last drawing; say what the curves show."""
         if self.epochs:
-            self._draw()
+            self.draw()
+            if self.verbose and len(self.epochs) >= LEAST and is_chief(self.model):
+                print(self.diagnosis())
+
+    def draw(self) -> None:
+        """Draw to the file all that has been seen."""
+        self._draw(exact=True)
 
     @property
     def best(self) -> int | None:
@@ -117,10 +189,14 @@ class LearningCurve(keras.callbacks.Callback):
         choose = max if self._largest_is_best else min
         return choose(finite, key=values.__getitem__, default=None)
 
+    def diagnosis(self) -> Diagnosis:
+        """Return what the curves show: see `kerasopt.diagnose`."""
+        return diagnose({"epoch": [epoch - 1 for epoch in self.epochs], **self.history})
+
     def get_state(self) -> dict[str, Any]:
         """Return what has been seen, as a dict that JSON can hold."""
         history = {name: list(values) for name, values in self.history.items()}
-        return {"epochs": list(self.epochs), "history": history}
+        return {"epochs": list(self.epochs), "history": history, "batches": list(self.batches)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
@@ -128,22 +204,49 @@ class LearningCurve(keras.callbacks.Callback):
         self.history: dict[str, list[float]] = {
             name: list(values) for name, values in state["history"].items()
         }
+        self.batches: list[tuple[int, int, float]] = [tuple(each) for each in state["batches"]]
 
-    def _append(self, epoch: int, logs: dict[str, float]) -> None:
+    def _append(self, epoch: int, logs: Mapping[str, float]) -> None:
         for name in logs:
             self.history.setdefault(name, [nan] * len(self.epochs))
         for name, values in self.history.items():
             values.append(float(logs.get(name, nan)))
         self.epochs.append(epoch)
 
-    def _draw(self) -> None:
-        if self._figure is None:
-            self._figure = CurveFigure(self._panels(), self.title)
-        self._figure.draw(self.epochs, self.history, self.best)
-        self._figure.save(self.path)
+    def _learning_rate(self) -> float | None:
+        rate = getattr(getattr(self.model, "optimizer", None), "learning_rate", None)
+        return None if rate is None else float(keras.ops.convert_to_numpy(rate))
 
-    def _panels(self) -> list[str]:
-        """Return the metrics to show, once it is known what `fit` logs."""
+    def _draw(self, exact: bool = False) -> None:
+        if not is_chief(self.model):
+            return
+        panels = self._panels()
+        if self._figure is None or list(self._figure.panels) != list(panels):
+            self._figure = CurveFigure(panels, self.title, self.look)
+        curves = {metric: self._curves(metric, panels[metric]) for metric in panels}
+        best = None if self.best is None else self.epochs[self.best]
+        events = [event for each in self._others for event in getattr(each, "events", ())]
+        self._figure.draw(curves, best, events, exact)
+        self._figure.save(self.path)
+        if self._view is not None:
+            self._view(self._figure.pixels())
+
+    def _curves(self, metric: str, styles: Styles) -> dict[str, Curve]:
+        """Return the epochs and values of the lines of a panel."""
+        lines = {"training": metric, "validation": f"val_{metric}", "rate": metric}
+        curves = {
+            label: finite(self.epochs, self.history[lines[label]])
+            for label in styles
+            if label in lines
+        }
+        if "batches" in styles:
+            steps = self._steps or 1
+            places = [number - 1 + count / steps for number, count, _ in self.batches]
+            curves = {"batches": finite(places, [value for *_, value in self.batches]), **curves}
+        return curves
+
+    def _panels(self) -> dict[str, Styles]:
+        """Return the metrics to show and their lines, once it is known what `fit` logs."""
         logged = sorted(self.history)
         if self.monitor not in self.history:
             raise ValueError(
@@ -158,8 +261,43 @@ class LearningCurve(keras.callbacks.Callback):
                 f"`metrics` must be logged by `fit`; {missing} are not. Received: "
                 f"metrics={self.metrics!r}, logged: {logged}"
             )
-        shown = (name for name in there if name not in ("learning_rate", *FIGURES))
-        return list(self.metrics or sorted(shown, key=lambda name: name != "loss"))  # loss first
+        shown = (name for name in there if name not in (RATE, *FIGURES))
+        metrics = self.metrics or sorted(shown, key=lambda name: name != "loss")  # loss first
+        panels = {name: self._lines(name) for name in metrics}
+        if len(set(self.history.get(RATE, ()))) > 1 and self.show_learning_rate:
+            panels[RATE] = {"rate": {"color": INK}}
+        return panels
+
+    def _lines(self, metric: str) -> Styles:
+        known = {"training": metric, "validation": f"val_{metric}"}
+        lines = {label: TRAINING[label] for label, name in known.items() if name in self.history}
+        return {**BATCHES, **lines} if metric == "loss" and self.batches else lines
+
+
+def check_picture(path: Any) -> Path:
+    """Return the path of a picture if its suffix names a format; else raise."""
+    if Path(path).suffix not in FORMATS:
+        raise ValueError(f"`path` must end in one of {FORMATS}. Received: path={str(path)!r}")
+    return Path(path)
+
+
+def check_look(smooth: Any, log_y: Any, mark_best: Any) -> Look:
+    """Return how curves are to be drawn, if that is understood; else raise."""
+    if log_y != "auto":
+        check_flag("log_y", log_y)
+    share = check_number("smooth", smooth, "[0, 1)")
+    return Look(share, log_y, check_flag("mark_best", mark_best))
+
+
+def notebook_view() -> Callable[[Image.Image], None] | None:
+    """Return how to show a picture in the cell that is running; outside of notebooks None."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if not hasattr(shell, "kernel"):
+        return None
+    from IPython.display import display
+
+    handle = display({"text/plain": "The first epoch is running."}, raw=True, display_id=True)
+    return lambda picture: handle.update(picture)
 
 
 def _largest_is_best(monitor: str, mode: str) -> bool:

@@ -320,6 +320,11 @@ def read_curves(curve: kerasopt.callbacks.LearningCurve) -> str:
     return words + "It has stayed near that since; the model is that of the best epoch."
 
 
+def diagnose(curve: kerasopt.callbacks.LearningCurve) -> str:
+    """Say what they show as a whole, if they are long enough to judge."""
+    return str(curve.diagnosis()) if len(curve.epochs) >= 5 else ""
+
+
 REPORT = """# {dataset}: test accuracy {accuracy:.2%}
 
 {sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test images. Training {ended} after
@@ -387,7 +392,7 @@ def report_on(
         sizes=data.sizes,
         done=curve.epochs[-1],
         ended="ended" if ended else "was interrupted",
-        words=read_curves(curve),
+        words=f"{read_curves(curve)}\n\n{diagnose(curve)}",
         times=table({stage: f"{seconds:.1f}" for stage, seconds in clock.items()}),
         steps=steps,
         rate=steps * options.batch_size / clock["training"],

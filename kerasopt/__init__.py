@@ -11,6 +11,7 @@ from types import ModuleType
 from kerasopt import callbacks as callbacks
 from kerasopt import layers as layers
 from kerasopt import optimizers as optimizers
+from kerasopt._diagnosis import diagnose as diagnose
 from kerasopt._models import Model as Model
 from kerasopt._models import Sequential as Sequential
 from kerasopt._objective import Objective as Objective

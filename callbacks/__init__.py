@@ -4,4 +4,5 @@ from kerasopt.callbacks._backup_and_restore import BackupAndRestore as BackupAnd
 from kerasopt.callbacks._compare import compare as compare
 from kerasopt.callbacks._compare import plot_history as plot_history
 from kerasopt.callbacks._learning_curve import LearningCurve as LearningCurve
+from kerasopt.callbacks._resume import Resume as Resume
 from kerasopt.callbacks._throughput_monitor import ThroughputMonitor as ThroughputMonitor

@@ -1,6 +1,8 @@
 """What a callback asks of the strategy of its model, which may be of TensorFlow or of kerasopt."""
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +31,28 @@ def start_clock(model: keras.Model) -> Callable[[], float] | None:
     if strategy.start_clock():
         model.make_train_function(force=True)
     return lambda: float(strategy.clock.numpy())
+
+
+def metric_values(model: keras.Model) -> list[np.ndarray]:
+    """Return the values of the variables of the metrics."""
+    values = [map(keras.ops.convert_to_numpy, _parts(model, v)) for v in model.metrics_variables]
+    return [functools.reduce(operator.add, each) for each in values]
+
+
+def assign_metrics(model: keras.Model, values: Sequence[np.ndarray]) -> None:
+    """Give the variables of the metrics these values."""
+    for variable, value in zip(model.metrics_variables, values, strict=True):
+        for index, part in enumerate(_parts(model, variable)):
+            part.assign(value if index == 0 and is_chief(model) else np.zeros_like(value))
+
+
+def _parts(model: keras.Model, variable: keras.Variable) -> Sequence[Any]:
+    """Return what each replica of this process has of a sum over all replicas.
+
+    Under the strategies of kerasopt the first replica counts, so that the sum is exact.
+    """
+    strategy = _strategy(model)
+    return strategy.experimental_local_results(variable.value) if strategy else [variable]
 
 
 def _strategy(model: keras.Model) -> Any:

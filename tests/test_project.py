@@ -95,6 +95,9 @@ PRIVATE = {
     "keras.callbacks": {"BackupAndRestore": ["_save_model"]},
     "keras.layers": {"Layer": ["_flatten_layers"], "BatchNormalization": ["_moments"]},
     "keras.src.backend.common.masking": {"get_keras_mask": [], "set_keras_mask": []},
+    "keras.src.trainers.epoch_iterator": {
+        "EpochIterator": ["_enumerate_iterator", "catch_stop_iteration", "num_batches"]
+    },
     "keras.src.utils.backend_utils": {"DynamicBackend": ["set_backend"]},
 }
 
@@ -116,7 +119,7 @@ def test_private_attributes_of_keras_are_where_they_were() -> None:
     callback, optimizer = keras.callbacks.BackupAndRestore("folder"), keras.optimizers.SGD()
     optimizer.build([keras.Variable(1.0)])
     for owner, name, user in (
-        (keras.Sequential(), "_initial_epoch", "BackupAndRestore"),
+        (keras.Sequential(), "_initial_epoch", "callbacks/_position.py"),
         (callback, "_current_epoch", "BackupAndRestore"),
         (optimizer, "_variables", "optimizers/_wrapper.py"),
         (optimizer, "_trainable_variables", "optimizers/_wrapper.py"),

@@ -424,6 +424,16 @@ CALLBACKS = (
             ({"save_freq": "batch"}, "`save_freq`. Received: save_freq=batch"),
         ),
     ),
+    Case(
+        kerasopt.callbacks.Resume,
+        {"directory": "runs"},
+        bad=(
+            ({"every": 0}, "`every` must be an integer ≥ 1. Received: every=0"),
+            ({"every": 2.5}, "`every` must be an integer ≥ 1. Received: every=2.5"),
+            ({"every": "batch"}, "`every` must be 'epoch' or a number of steps. Received: .*batch"),
+            ({"keep": 0}, "`keep` must be an integer ≥ 1. Received: keep=0"),
+        ),
+    ),
     Case(kerasopt.callbacks.ThroughputMonitor),
 )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import kerasopt
@@ -435,6 +436,42 @@ CALLBACKS = (
         ),
     ),
     Case(kerasopt.callbacks.ThroughputMonitor),
+    Case(
+        kerasopt.callbacks.EarlyStopping,
+        {"patience": 5},
+        bad=(
+            ({"min_delta": "1"}, r"`min_delta` must be a number in \(-inf, inf\)"),
+            ({"baseline": "1"}, "`baseline` must be a number in"),
+            ({"patience": -1}, "`patience` must be an integer ≥ 0. Received: patience=-1"),
+            ({"mode": "best"}, r"`mode` must be one of \['auto', 'min', 'max'\]. Received"),
+            ({"restore_best_weights": 1}, "`restore_best_weights` must be True or False"),
+            ({"start_from_epoch": -1}, "`start_from_epoch` must be an integer ≥ 0"),
+            ({"smooth": 1}, r"`smooth` must be a number in \[0, 1\). Received: smooth=1"),
+            ({"relative": 1}, "`relative` must be True or False"),
+            ({"relative": True}, "`min_delta` must be > 0 with `relative`. Received: min_delta=0"),
+            ({"criterion": "up"}, r"`criterion` must be one of \['patience', 'GL', 'PQ', 'UP'\]"),
+            ({"alpha": 0, "criterion": "GL"}, r"`alpha` must be a number in \(0, inf\)"),
+            ({"alpha": 2}, r"`alpha` must be None where `criterion` is not one of \['GL', 'PQ'\]"),
+            (
+                {"baseline": 1, "criterion": "UP"},
+                "`baseline` must be None where `criterion` is not 'patience'. .* criterion='UP'",
+            ),
+            ({"stopping_threshold": "0"}, "`stopping_threshold` must be a number in"),
+            ({"divergence_threshold": "9"}, "`divergence_threshold` must be a number in"),
+            ({"check_finite": None}, "`check_finite` must be True or False"),
+            ({"every_batches": 0}, "`every_batches` must be an integer ≥ 1"),
+            ({"restore_optimizer": True}, "`restore_optimizer` needs `restore_best_weights=True`"),
+        ),
+        resumes=True,
+    ),
+    Case(
+        kerasopt.callbacks.EvaluateEvery,
+        {"n_batches": 2, "data": (np.zeros((4, 8, 8, 1)), np.zeros(4))},
+        bad=(
+            ({"n_batches": 0}, "`n_batches` must be an integer ≥ 1. Received: n_batches=0"),
+            ({"batch_size": 2.0}, "`batch_size` must be an integer ≥ 1. Received: batch_size=2.0"),
+        ),
+    ),
 )
 
 

@@ -6,7 +6,7 @@ ALONE := $(addprefix tests/test_,multi_worker.py launch.py second_order_workers.
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow test-peers exactness lint format wheel bench race clean
+.PHONY: demo test test-slow test-peers exactness soak lint format wheel bench race clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
@@ -26,6 +26,9 @@ test-peers: .venv/installed  ## optimizers against PyTorch, Optax and the author
 
 exactness: .venv/installed  ## the table: replicas against one device, case by case (a quarter of an hour)
 	$(BIN)/python -W ignore -m tests.exactness
+
+soak: .venv/installed  ## a training killed at thirty random moments, against one left alone, bit for bit
+	$(BIN)/python -m tests.soak --kills 30
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

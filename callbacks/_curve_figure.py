@@ -3,16 +3,17 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 from kerasopt._acting import Event
 from kerasopt._files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; its yellow is too light.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -44,6 +45,8 @@ class CurveFigure:
     """
 
     def __init__(self, panels: Mapping[str, Styles], title: str | None, look: Look) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # not before one is drawn
+
         rows = math.ceil(len(panels) / 3)
         columns = math.ceil(len(panels) / rows)
         width, height = 5 * columns, 3.6 * rows + 0.4  # inches
@@ -91,8 +94,10 @@ class CurveFigure:
         for artist in moving:
             artist.axes.draw_artist(artist)
 
-    def pixels(self) -> Image.Image:
+    def pixels(self) -> "Image.Image":
         """Return what has been drawn."""
+        from PIL import Image  # as above
+
         return Image.fromarray(np.asarray(self.canvas.buffer_rgba()))
 
     def save(self, path: Path) -> None:

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, nan
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
-from PIL import Image
 
-from kerasopt._acting import callbacks_of_fit
+from kerasopt._acting import ActingCallback, Event, callbacks_of_fit
 from kerasopt._diagnosis import LEAST, Diagnosis, diagnose
 from kerasopt._files import check_writable
 from kerasopt._histories import History, finite, read_history
@@ -28,6 +27,9 @@ from kerasopt.callbacks._curve_figure import (
     Styles,
 )
 from kerasopt.callbacks._throughput_monitor import FIGURES
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Parts of metric names that say which way is better, for `mode="auto"`.
 FALLS = ("loss", "error", "crossentropy", "hinge", "divergence", "poisson", "false")
@@ -76,6 +78,7 @@ class LearningCurve(keras.callbacks.Callback):
         epochs: The numbers of the epochs seen, from 1.
         history: The values logged in these epochs, by name; not-a-number where none was logged.
         best: Position in `epochs` of the best epoch, or None.
+        events: What callbacks did: pairs of an epoch and a few words.
 
     Raises:
         TypeError: A number is not of its type.
@@ -128,17 +131,19 @@ class LearningCurve(keras.callbacks.Callback):
         self._largest_is_best = _largest_is_best(monitor, mode)
         self._figure: CurveFigure | None = None
         self._view: Any = None
+        self._epochs_before: int | None = None
         epochs, values = ([], {}) if history is None else read_history("history", history)
-        self._others: list[keras.callbacks.Callback] = []
+        self._acting: list[tuple[ActingCallback, int]] = []
         self._steps: int | None = None
-        self.set_state({"epochs": epochs, "history": values, "batches": []})
+        self.set_state({"epochs": epochs, "history": values, "batches": [], "events": []})
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Check that the file can be written."""
         check_writable("path", self.path)
-        self._epochs_before: int | None = None
+        self._epochs_before = None
         self._steps = self.params.get("steps")
-        self._others = callbacks_of_fit()
+        acting = [each for each in callbacks_of_fit() if isinstance(each, ActingCallback)]
+        self._acting = [(each, len(each.events)) for each in acting]
         self._view = notebook_view()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -195,8 +200,12 @@ class LearningCurve(keras.callbacks.Callback):
 
     def get_state(self) -> dict[str, Any]:
         """Return what has been seen, as a dict that JSON can hold."""
-        history = {name: list(values) for name, values in self.history.items()}
-        return {"epochs": list(self.epochs), "history": history, "batches": list(self.batches)}
+        return {
+            "epochs": list(self.epochs),
+            "history": {name: list(values) for name, values in self.history.items()},
+            "batches": list(self.batches),
+            "events": list(self.events),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
@@ -205,6 +214,7 @@ class LearningCurve(keras.callbacks.Callback):
             name: list(values) for name, values in state["history"].items()
         }
         self.batches: list[tuple[int, int, float]] = [tuple(each) for each in state["batches"]]
+        self.events = [Event(*each) for each in state["events"]]
 
     def _append(self, epoch: int, logs: Mapping[str, float]) -> None:
         for name in logs:
@@ -220,16 +230,23 @@ class LearningCurve(keras.callbacks.Callback):
     def _draw(self, exact: bool = False) -> None:
         if not is_chief(self.model):
             return
+        self._take_events()
         panels = self._panels()
         if self._figure is None or list(self._figure.panels) != list(panels):
             self._figure = CurveFigure(panels, self.title, self.look)
         curves = {metric: self._curves(metric, panels[metric]) for metric in panels}
         best = None if self.best is None else self.epochs[self.best]
-        events = [event for each in self._others for event in getattr(each, "events", ())]
-        self._figure.draw(curves, best, events, exact)
+        self._figure.draw(curves, best, self.events, exact)
         self._figure.save(self.path)
         if self._view is not None:
             self._view(self._figure.pixels())
+
+    def _take_events(self) -> None:
+        """Take in what callbacks have done since the last time, at the epochs of this curve."""
+        for place, (callback, seen) in enumerate(self._acting):
+            for epoch, text in callback.events[seen:]:
+                self.events.append(Event((self._epochs_before or 0) + epoch, text))
+            self._acting[place] = callback, len(callback.events)
 
     def _curves(self, metric: str, styles: Styles) -> dict[str, Curve]:
         """Return the epochs and values of the lines of a panel."""
@@ -289,7 +306,7 @@ def check_look(smooth: Any, log_y: Any, mark_best: Any) -> Look:
     return Look(share, log_y, check_flag("mark_best", mark_best))
 
 
-def notebook_view() -> Callable[[Image.Image], None] | None:
+def notebook_view() -> Callable[["Image.Image"], None] | None:
     """Return how to show a picture in the cell that is running; outside of notebooks None."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if not hasattr(shell, "kernel"):

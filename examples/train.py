@@ -280,7 +280,7 @@ def train(
 ) -> tuple[Any, bool]:
     """Fit, with the best weights in the model at the end; return the curves, and if it ended."""
     callbacks = [
-        keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True),
+        kerasopt.callbacks.EarlyStopping(patience=20, restore_best_weights=True),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
         curve := kerasopt.callbacks.LearningCurve(folder / "curves.png", title=options.dataset),
         interruption := Interruption(strategy),

@@ -1,5 +1,6 @@
 """`kerasopt.callbacks.LearningCurve` in a real `fit`."""
 
+import json
 import sys
 import xml.etree.ElementTree
 from math import isnan
@@ -152,11 +153,15 @@ def test_events_of_other_callbacks_are_marked(fit: Any, tmp_path: Path) -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.note(epoch + 1, "batch × 2")
 
-    curve = LearningCurve(tmp_path / "c.png")
-    fit(curve, Grower())
+    curve, grower = LearningCurve(tmp_path / "c.png"), Grower()
+    fit(curve, grower)
+    fit(curve, grower, epochs=1)
     marks = curve._figure.panels["loss"].events["batch"]
-    assert list(marks.get_xdata()) == [1, 2, 3]
-    assert marks.get_label() == "batch × 2 (3 times)"
+    assert list(marks.get_xdata()) == [1, 2, 3, 4]
+    assert marks.get_label() == "batch × 2 (4 times)"
+    again = LearningCurve(tmp_path / "c.png")
+    again.set_state(json.loads(json.dumps(curve.get_state())))
+    assert again.get_state() == curve.get_state()
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")

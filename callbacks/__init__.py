@@ -5,6 +5,8 @@ from kerasopt.callbacks._compare import compare as compare
 from kerasopt.callbacks._compare import plot_history as plot_history
 from kerasopt.callbacks._early_stopping import EarlyStopping as EarlyStopping
 from kerasopt.callbacks._evaluate_every import EvaluateEvery as EvaluateEvery
+from kerasopt.callbacks._gradient_monitor import GradientMonitor as GradientMonitor
 from kerasopt.callbacks._learning_curve import LearningCurve as LearningCurve
 from kerasopt.callbacks._resume import Resume as Resume
+from kerasopt.callbacks._stop_on_gradient_norm import StopOnGradientNorm as StopOnGradientNorm
 from kerasopt.callbacks._throughput_monitor import ThroughputMonitor as ThroughputMonitor

@@ -12,7 +12,7 @@ import numpy as np
 from kerasopt._acting import ActingCallback, callbacks_of_fit
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.callbacks._evaluate_every import EvaluateEvery
-from kerasopt.callbacks._every import Every
+from kerasopt.callbacks._every import Every, position
 from kerasopt.callbacks._stopping_criteria import ALPHAS, CRITERIA
 
 REMEMBERED = (
@@ -203,9 +203,9 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
             self._check(logs or {}, epoch + 1)
 
     def _on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._every.reached(batch):
-            steps = self.params.get("steps") or batch + 1
-            self._check(logs or {}, self._epoch + (batch + 1) / steps)
+        steps = self.params["steps"]
+        if self._every.reached(batch, steps):
+            self._check(logs or {}, position(self._epoch, batch, steps))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Restore the best weights, and the state of the optimizer, if asked for."""

@@ -62,7 +62,7 @@ class EvaluateEvery(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate if it is time."""
-        if self._every.reached(batch):
+        if self._every.reached(batch, self.params["steps"]):
             values = {"step": self._every.count, **self._evaluate()}
             for name, value in values.items():
                 self.history.setdefault(name, []).append(value)

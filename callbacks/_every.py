@@ -19,9 +19,16 @@ class Every:
         """Expect the first batch of an epoch."""
         self._in_epoch = 0
 
-    def reached(self, batch: int) -> bool:
-        """Count up to `batch` of the epoch; return whether a multiple of `number` was reached."""
-        before = self.count
-        self.count += batch + 1 - self._in_epoch
-        self._in_epoch = batch + 1
+    def reached(self, batch: int, steps: int | None) -> bool:
+        """Count up to `batch` of the `steps` of an epoch; return whether a multiple was reached."""
+        before, done = self.count, batch + 1
+        if steps is not None:  # the last execution may be shorter than Keras says
+            done = min(done, steps)
+        self.count += done - self._in_epoch
+        self._in_epoch = done
         return self.count // self.number > before // self.number
+
+
+def position(epoch: int, batch: int, steps: int | None) -> float:
+    """Return where in the training a batch ends, in epochs."""
+    return epoch + (min(1.0, (batch + 1) / steps) if steps else 1.0)

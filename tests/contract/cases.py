@@ -472,6 +472,29 @@ CALLBACKS = (
             ({"batch_size": 2.0}, "`batch_size` must be an integer ≥ 1. Received: batch_size=2.0"),
         ),
     ),
+    Case(
+        kerasopt.callbacks.GradientMonitor,
+        {"every": 2},
+        bad=(
+            ({"every": 0}, "`every` must be an integer ≥ 1. Received: every=0"),
+            ({"statistics": "norm"}, "`statistics` must be a list of names"),
+            ({"statistics": ["length"]}, r"`statistics` must be of .*; \['length'\] are not"),
+            ({"histograms": 1}, "`histograms` must be True or False"),
+            ({"path": "norms.gif"}, r"`path` must end in one of .*\.png.* path='norms.gif'"),
+            (
+                {"path": "n.png", "statistics": ["std"]},
+                "`statistics` must have 'norm' where `path`",
+            ),
+        ),
+    ),
+    Case(
+        kerasopt.callbacks.StopOnGradientNorm,
+        {"threshold": 1e-9},
+        bad=(
+            ({"threshold": 0}, r"`threshold` must be a number in \(0, inf\)"),
+            ({"threshold": "low"}, r"`threshold` must be a number in .* Received: threshold='low'"),
+        ),
+    ),
 )
 
 

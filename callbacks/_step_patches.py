@@ -1,0 +1,30 @@
+"""What the looks into a training step have in common on all backends."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    """Give an object an attribute of its own; return what takes it back."""
+    before = vars(owner).get(name)
+    setattr(owner, name, value)
+    if before is None:
+        return lambda: delattr(owner, name)
+    return lambda: setattr(owner, name, before)
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return by what an optimizer has multiplied the loss, and so the gradients."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return ops.copy(optimizer.dynamic_scale) if optimizer.built else optimizer.initial_scale
+    return optimizer.loss_scale_factor or 1.0
+
+
+def plain(gradients: Sequence[Any], weights: Sequence[Any], scale: Any) -> list[Any]:
+    """Return gradients of the loss itself in float32, zeros where there is none."""
+    pairs = zip(gradients, weights, strict=True)
+    filled = [ops.zeros(w.shape) if g is None else g for g, w in pairs]
+    return [ops.cast(g, "float32") / scale for g in filled]

@@ -1,8 +1,7 @@
 # Every target sets up what it needs in .venv; the machine needs Python 3.11+ and make only.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests of time, and those of workers that wait for each other, run alone; all others two at a time.
-ALONE := $(addprefix tests/test_,multi_worker.py launch.py second_order_workers.py throughput_monitor.py train_example.py)
+QUICK := not slow and not peers
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
@@ -13,12 +12,12 @@ demo: .venv/installed  ## train on real data; leaves curves, a report and the mo
 	$(BIN)/python examples/train.py --output runs/demo
 
 test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JAX
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ALONE:%=--ignore=%)
-	$(BIN)/python -m pytest $(ALONE)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not slow and not peers and not tensorflow"
+	$(BIN)/python -m pytest -n 2 -m "$(QUICK) and not alone"
+	$(BIN)/python -m pytest -m "$(QUICK) and alone"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow"
 
 test-slow: .venv/installed  ## the rest of the tables, the demo's accuracy for five seeds and on fashion_mnist
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 test-peers: .venv/installed  ## optimizers against PyTorch, Optax and the authors' own packages
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'

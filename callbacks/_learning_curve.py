@@ -55,7 +55,7 @@ class LearningCurve(keras.callbacks.Callback):
         path: File to draw to; its suffix, `.png`, `.svg` or `.pdf`, names the format. Missing
             folders are made. Defaults to `"curves.png"`.
         metrics: Names of the metrics to show, without `val_`, such as `["loss", "accuracy"]`, or
-            None for all. Defaults to None.
+            None for all but those of single layers. Defaults to None.
         every: Number of epochs between two drawings, ≥ 1; set it to the `validation_freq` of `fit`
             where that is more than 1. Defaults to 1.
         smooth: Share of the values before in a moving average, in [0, 1); the values themselves are
@@ -156,7 +156,7 @@ class LearningCurve(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Take in the mean error of some batches: Keras logs that of all since the epoch began."""
-        count = batch + 1
+        count = min(batch + 1, self._steps or batch + 1)  # the last execution may be shorter
         if self.every_batches is None or count - self._count < self.every_batches:
             return
         total = count * float((logs or {})["loss"])
@@ -278,7 +278,8 @@ class LearningCurve(keras.callbacks.Callback):
                 f"`metrics` must be logged by `fit`; {missing} are not. Received: "
                 f"metrics={self.metrics!r}, logged: {logged}"
             )
-        shown = (name for name in there if name not in (RATE, *FIGURES))
+        # Names with a stroke are those of layers, of which there are many.
+        shown = (name for name in there if name not in (RATE, *FIGURES) and "/" not in name)
         metrics = self.metrics or sorted(shown, key=lambda name: name != "loss")  # loss first
         panels = {name: self._lines(name) for name in metrics}
         if len(set(self.history.get(RATE, ()))) > 1 and self.show_learning_rate:

@@ -73,8 +73,11 @@ class ThroughputMonitor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the time of the step, or of the steps of one execution."""
         now = time.perf_counter()
-        steps = batch + 1 - self._steps
-        self._steps = batch + 1
+        done = min(
+            batch + 1, self.params["steps"] or batch + 1
+        )  # the last execution may be shorter
+        steps = done - self._steps
+        self._steps = done
         if self._compiling:
             self._compiling = False
             self._start()

@@ -75,7 +75,7 @@ def by_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Row], list
     return train_by_workers(tmp_path_factory.mktemp("rows"), list(BY_WORKERS))
 
 
-@pytest.mark.xdist_group("workers")  # they share what the processes found
+@pytest.mark.alone
 @rows(BY_WORKERS)
 def test_two_workers_equal_one_device(row: Row, by_workers: Callable[[Row], list]) -> None:
     for results in by_workers(row):
@@ -88,6 +88,7 @@ def test_to_twelve_digits_in_float64(row: Row, float64: None) -> None:
     assert max(differences(train(row), train_on(2, row)).values()) < 1e-12
 
 
+@pytest.mark.alone
 def test_workers_to_twelve_digits_in_float64(float64: None, tmp_path: Path) -> None:
     keras.config.set_dtype_policy("float64")
     results = train_by_workers(tmp_path, ["everything"], "float64")

@@ -13,6 +13,8 @@ import pytest
 from kerasopt._launch import main
 from tests.workers import wait_for
 
+pytestmark = pytest.mark.alone
+
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 HEEDS_INTERRUPTS = """
 import os, signal, sys

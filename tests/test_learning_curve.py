@@ -188,6 +188,15 @@ def test_error_of_batches(model: keras.Model, digits: tuple, tmp_path: Path, kno
     np.testing.assert_allclose(epochs, [0.5, 1.0])
 
 
+def test_figures_of_layers_have_no_panels(fit: Any, tmp_path: Path) -> None:
+    monitor = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update({"gradient_norm/dense": 1.0})
+    )
+    fit(curve := LearningCurve(tmp_path / "c.png"), monitor)
+    assert curve.history["gradient_norm/dense"] == [1.0] * 3
+    assert list(curve._figure.panels) == ["loss", "accuracy"]
+
+
 def test_moving_average() -> None:
     np.testing.assert_allclose(smoothed(np.array([1.0, 2.0, 4.0]), 0.5), [1, 5 / 3, 3])
     assert smoothed(np.array([1.0]), 0.0) == [1.0]

@@ -16,7 +16,7 @@ from kerasopt._launch import free_hosts
 from tests.contract.cases import dense_model
 from tests.workers import launch, started, wait_for
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.alone]
 
 WORKERS = {"worker": ["a:1", "b:1"]}
 FORM = r"must have the form \{\"cluster\": .* fails by "

@@ -1,7 +1,6 @@
 """`kerasopt.callbacks.Resume`: what was broken off ends as what was not, bit for bit."""
 
 import resource
-import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 import kerasopt
-from kerasopt._acting import callbacks_of_fit
 from kerasopt.callbacks import Resume
 from kerasopt.callbacks._callback_states import REMEMBERED
 from tests.soak import main as soak
@@ -440,19 +438,6 @@ def test_names_that_keras_keeps_its_state_by() -> None:
         assert set(names) <= vars(callback).keys()
 
 
-def test_cost_of_a_step() -> None:
-    resume = Resume("runs", 10**9)
-    model, times = eager(), []
-
-    def time_body(batch: int, logs: Any) -> None:
-        keeper = callbacks_of_fit()[-1]
-        times.append(min(timeit.repeat(lambda: keeper.on_train_batch_end(batch), number=100)) / 100)
-
-    look = keras.callbacks.LambdaCallback(on_train_batch_end=time_body)
-    model.fit(X, Y, verbose=0, callbacks=[resume, look])
-    assert max(times) < 20e-6
-
-
 CLUSTER = """
 keras.utils.set_random_seed(0)
 strategy = kerasopt.strategies.MultiWorker()
@@ -478,6 +463,7 @@ print("result:", json.dumps([train("whole") == train("runs", Die(), note), len(s
 """
 
 
+@pytest.mark.alone
 @pytest.mark.tensorflow
 def test_killed_worker(tmp_path: Path) -> None:
     status, output = launch(tmp_path, CLUSTER, "--max-restarts", "1")

@@ -10,7 +10,7 @@ import pytest
 import kerasopt
 from tests.workers import launch
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.alone]
 
 TRAIN = """
 ours = kerasopt.optimizers

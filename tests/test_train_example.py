@@ -19,7 +19,7 @@ from kerasopt._launch import main
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train.py"
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

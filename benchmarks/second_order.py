@@ -214,6 +214,6 @@ def rows() -> Iterator[Row]:
         peers.append(("`torch.optim.LBFGS`", torch_descent(), 5))
     for peer, run, rounds in peers:
         yield compare(task, peer, ours, over_seeds(run), rounds)
-    every = 30
+    every = 50
     task = f"`fit` with `StochasticDiagonalLM(update_every={every})`, digits 64-1024-10, batch 128"
     yield race(task, "Keras' `SGD`", *diagonal(every), 11)

@@ -49,7 +49,8 @@ class CurveFigure:
 
         rows = math.ceil(len(panels) / 3)
         columns = math.ceil(len(panels) / rows)
-        width, height = 5 * columns, 3.6 * rows + 0.4  # inches
+        head = 0.75 if title else 0.4
+        width, height = 5 * columns, 3.6 * rows + head - 0.35  # inches
         self.figure = Figure(figsize=(width, height), dpi=120)
         self.canvas: Any = FigureCanvasAgg(self.figure)
         self.figure.suptitle(title or "", y=1 - 0.12 / height, va="top")
@@ -58,7 +59,7 @@ class CurveFigure:
             left=0.75 / width,
             right=1 - 0.2 / width,
             bottom=0.55 / height,
-            top=1 - 0.75 / height,
+            top=1 - head / height,
             wspace=0.25,
             hspace=0.4,
         )
@@ -152,15 +153,14 @@ class Panel:
             self.lines[name].set_data(epochs, smoothed(values, self.look.smooth))
             self.lines[name].set_marker("o" if len(epochs) <= 30 else "")
         if best is not None and self.look.mark_best and self.metric != RATE:
-            self._mark(best, [*curves][-1])
+            self._mark(best, *[*curves.items()][-1])
         if self.metric == "loss":
             self._mark_events(events)
         grown = self._scale(list(curves.values()), exact)
         return self._legend([name for name in curves if len(curves[name][0])]) or grown
 
-    def _mark(self, best: int, name: str) -> None:
-        epochs, values = self.lines[name].get_data()
-        value = values[np.searchsorted(epochs, best)]
+    def _mark(self, best: int, name: str, curve: Curve) -> None:
+        value = dict(zip(*curve, strict=True)).get(best, math.nan)
         self.best_line.set_xdata([best, best])
         self.best_dot.set_data([best], [value])
         self.best_dot.set_color(self.lines[name].get_color())

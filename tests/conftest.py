@@ -49,3 +49,14 @@ def shared_tfds() -> Path:
     if not (folder / "fashion_mnist").is_dir():
         pytest.skip("`fashion_mnist` is not prepared in TFDS_DATA_DIR")
     return folder
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Let Keras compute in float64."""
+    if BACKEND == "jax":
+        pytest.skip("JAX has no float64 by default")
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")

@@ -1,7 +1,7 @@
 """Replicas and workers against one device, row by row."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -57,13 +57,6 @@ def check(row: Row, together: dict[str, np.ndarray]) -> None:
     assert not beyond
 
 
-@pytest.fixture
-def float64() -> Iterator[None]:
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx("float32")
-
-
 @pytest.mark.filterwarnings("ignore:The state that these layers")
 @every_row
 def test_three_replicas_equal_one_device(row: Row) -> None:
@@ -84,13 +77,11 @@ def test_two_workers_equal_one_device(row: Row, by_workers: Callable[[Row], list
 
 @rows(IN_FLOAT64)
 def test_to_twelve_digits_in_float64(row: Row, float64: None) -> None:
-    keras.config.set_dtype_policy("float64")
     assert max(differences(train(row), train_on(2, row)).values()) < 1e-12
 
 
 @pytest.mark.alone
 def test_workers_to_twelve_digits_in_float64(float64: None, tmp_path: Path) -> None:
-    keras.config.set_dtype_policy("float64")
     results = train_by_workers(tmp_path, ["everything"], "float64")
     row = next(row for row in ROWS if row.name == "everything")
     assert max(differences(train(row), results(row)[1]).values()) < 1e-12

@@ -276,7 +276,7 @@ def test_view_in_a_notebook(fit: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     fit(LearningCurve(tmp_path / "c.png"))
-    assert [picture.size for picture in pictures] == [(1200, 480)] * 4
+    assert [picture.size for picture in pictures] == [(1200, 438)] * 4
 
 
 def test_unknown_metric(fit: Any, tmp_path: Path) -> None:

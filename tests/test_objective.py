@@ -48,16 +48,6 @@ class Probe(ObjectiveOptimizer):
         return [ops.zeros_like(g) for g in gradients]
 
 
-@pytest.fixture
-def float64() -> Any:
-    if not TENSORFLOW:
-        pytest.skip("JAX has no float64 by default")
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-
-
 def two_outputs(body: list) -> keras.Model:
     """Return a model with two outputs of different losses."""
     inputs = x = keras.Input((6,))
@@ -312,7 +302,7 @@ class Step(ObjectiveOptimizer):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("method", ["hvp", "gnvp", "gauss_newton_diagonal"])
-def test_products_are_of_the_whole_batch(method: str) -> None:
+def test_products_are_of_the_whole_batch(method: str, float64: None) -> None:
     import contextlib
 
     strategy = kerasopt.strategies.DataParallel(["CPU:0", "CPU:1", "CPU:2"])
@@ -328,4 +318,4 @@ def test_products_are_of_the_whole_batch(method: str) -> None:
         weights = np.linspace(0.5, 2.0, 11)
         model.fit(x, y, 4, sample_weight=weights, epochs=2, shuffle=False, verbose=0)
         ends.append(np.concatenate([w.numpy().ravel() for w in model.weights]))
-    np.testing.assert_allclose(ends[0], ends[1], atol=2e-6)
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-10)

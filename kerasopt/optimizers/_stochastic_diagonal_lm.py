@@ -59,7 +59,7 @@ class StochasticDiagonalLM(DiagonalOptimizer):
         learning_rate: LearningRate = 0.01,
         mu: float = 0.01,
         decay: float = 0.9,
-        update_every: int = 30,
+        update_every: int = 50,
         estimator: str = "gauss_newton",
         seed: int | None = None,
         name: str = "stochastic_diagonal_lm",

@@ -1,0 +1,54 @@
+"""A point of the training to go back to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasopt._rate_factor import build_optimizer
+
+
+class Snapshot:
+    """Copies of variables, on the device."""
+
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._copies = [(variable, ops.copy(variable)) for variable in variables]
+
+    def __getitem__(self, variable: Any) -> Any:
+        return next(copy for each, copy in self._copies if each is variable)
+
+    def restore(self) -> None:
+        """Give the variables these values; copies of them, for JAX gives away what it is given."""
+        for variable, copy in self._copies:
+            variable.assign(ops.copy(copy))
+
+
+def training_state(model: keras.Model) -> list[Any]:
+    """Return the variables of a model, its random generators and its optimizer.
+
+    To be called in `on_train_begin`, or after it: the optimizer is built if need be.
+    """
+    build_optimizer(model)
+    metrics = {id(variable) for variable in model.metrics_variables}
+    state = [variable for variable in model.variables if id(variable) not in metrics]
+    return state + model.optimizer.variables
+
+
+def check_built(model: keras.Model, name: str) -> None:
+    """Raise if the variables of a model are not there yet."""
+    if not model.built:
+        raise ValueError(
+            f"The model must be built before `fit` with `{name}`: give it an `Input`, or call it "
+            f"on a batch. Received: {type(model).__name__}, not built"
+        )
+
+
+def logged(monitor: str, logs: dict[str, float]) -> float:
+    """Return a value that `fit` logged."""
+    if monitor not in logs:
+        raise ValueError(
+            f"`monitor` must be a value that `fit` logs. Received: monitor={monitor!r}, logged: "
+            f"{sorted(logs)}. For a value of the validation set pass `validation_data`."
+        )
+    return float(logs[monitor])

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kerasopt._files import replacing
+from kerasopt._rate_factor import build_optimizer
 from kerasopt._strategy import is_chief, worker_values
 
 PATTERN = "epoch-*.npz"
@@ -114,9 +115,9 @@ class Checkpoints:
 
     def assign(self, model: keras.Model, state: dict[str, Any]) -> None:
         """Give the model and its optimizer the values of a checkpoint, if it is of theirs."""
-        if model.optimizer is not None and not model.optimizer.built:
-            _build_optimizer(model)
-        there = _variables(model)
+        if model.optimizer is not None:
+            build_optimizer(model)
+        there = training_variables(model)
         for part, variables in there.items():
             self.compare(part, state[part], variables)
         for part, variables in there.items():
@@ -129,8 +130,8 @@ class Checkpoints:
 
 def model_state(model: keras.Model) -> dict[str, Any]:
     """Return the values of the model, its random generators and its optimizer."""
-    values = keras.ops.convert_to_numpy
-    return {part: name_values(vs, map(values, vs)) for part, vs in _variables(model).items()}
+    values, parts = keras.ops.convert_to_numpy, training_variables(model)
+    return {part: name_values(vs, map(values, vs)) for part, vs in parts.items()}
 
 
 def name_values(variables: Sequence[keras.Variable], values: Any) -> list[list[Any]]:
@@ -138,17 +139,13 @@ def name_values(variables: Sequence[keras.Variable], values: Any) -> list[list[A
     return [[_plain_name(v), np.asarray(value)] for v, value in zip(variables, values, strict=True)]
 
 
-def _variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
+def training_variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """Return the variables of the model, its random generators and its optimizer."""
     metrics = {id(variable) for variable in model.metrics_variables}
     return {
         "model": [variable for variable in model.variables if id(variable) not in metrics],
         "optimizer": model.optimizer.variables if model.optimizer else [],
     }
-
-
-def _build_optimizer(self: keras.Model) -> None:
-    """Build the optimizer as the model itself would: it may look for `self` among its callers."""
-    self.optimizer.build(self.trainable_variables)
 
 
 def _plain_name(variable: keras.Variable) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from kerasopt._files import check_writable
 from kerasopt._histories import History, finite, read_history
 from kerasopt._validation import check_names
-from kerasopt.callbacks._curve_figure import COLOURS, CurveFigure
-from kerasopt.callbacks._learning_curve import LearningCurve, check_look, check_picture
+from kerasopt.callbacks._curve_figure import COLOURS, CurveFigure, check_look, check_picture
+from kerasopt.callbacks._learning_curve import LearningCurve
 
 
 def plot_history(history: History, path: str | PathLike[str] = "curves.png", **look: Any) -> None:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kerasopt._acting import Event
 from kerasopt._files import replacing
+from kerasopt._validation import check_flag, check_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +36,21 @@ class Look(NamedTuple):
     smooth: float = 0.0
     log_y: bool | str = "auto"
     mark_best: bool = True
+
+
+def check_picture(path: Any) -> Path:
+    """Return the path of a picture if its suffix names a format; else raise."""
+    if Path(path).suffix not in FORMATS:
+        raise ValueError(f"`path` must end in one of {FORMATS}. Received: path={str(path)!r}")
+    return Path(path)
+
+
+def check_look(smooth: Any, log_y: Any, mark_best: Any) -> Look:
+    """Return how curves are to be drawn, if that is understood; else raise."""
+    if log_y != "auto":
+        check_flag("log_y", log_y)
+    share = check_number("smooth", smooth, "[0, 1)")
+    return Look(share, log_y, check_flag("mark_best", mark_best))
 
 
 class CurveFigure:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from math import nan
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ import numpy as np
 
 from kerasopt._files import check_writable
 from kerasopt._validation import check_count, check_flag, check_names
-from kerasopt.callbacks._curve_figure import FORMATS
+from kerasopt.callbacks._curve_figure import check_picture
 from kerasopt.callbacks._gradient_diagnosis import exploded, vanished
 from kerasopt.callbacks._gradient_figure import draw_norms
 from kerasopt.callbacks._gradient_statistics import STATISTICS, LayerStatistics, layers_of
@@ -108,9 +107,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 f"Received: statistics={statistics!r}"
             )
         self._takes_histograms = check_flag("histograms", histograms)
-        self.path = None if path is None else Path(path)
-        if self.path and self.path.suffix not in FORMATS:
-            raise ValueError(f"`path` must end in one of {FORMATS}. Received: path={str(path)!r}")
+        self.path = None if path is None else check_picture(path)
         if self.path and "norm" not in self.statistics:
             raise ValueError(
                 "`statistics` must have 'norm' where `path` asks for its picture. Received: "

@@ -1,11 +1,9 @@
 """Training and validation curves."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
@@ -14,22 +12,20 @@ from kerasopt._diagnosis import LEAST, Diagnosis, diagnose
 from kerasopt._files import check_writable
 from kerasopt._histories import History, finite, read_history
 from kerasopt._strategy import is_chief
-from kerasopt._validation import check_choice, check_count, check_flag, check_names, check_number
+from kerasopt._validation import check_choice, check_count, check_flag, check_names
 from kerasopt.callbacks._curve_figure import (
     BATCHES,
-    FORMATS,
     INK,
     RATE,
     TRAINING,
     Curve,
     CurveFigure,
-    Look,
     Styles,
+    check_look,
+    check_picture,
 )
+from kerasopt.callbacks._notebook import notebook_view
 from kerasopt.callbacks._throughput_monitor import FIGURES
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 # Parts of metric names that say which way is better, for `mode="auto"`.
 FALLS = ("loss", "error", "crossentropy", "hinge", "divergence", "poisson", "false")
@@ -290,32 +286,6 @@ class LearningCurve(keras.callbacks.Callback):
         known = {"training": metric, "validation": f"val_{metric}"}
         lines = {label: TRAINING[label] for label, name in known.items() if name in self.history}
         return {**BATCHES, **lines} if metric == "loss" and self.batches else lines
-
-
-def check_picture(path: Any) -> Path:
-    """Return the path of a picture if its suffix names a format; else raise."""
-    if Path(path).suffix not in FORMATS:
-        raise ValueError(f"`path` must end in one of {FORMATS}. Received: path={str(path)!r}")
-    return Path(path)
-
-
-def check_look(smooth: Any, log_y: Any, mark_best: Any) -> Look:
-    """Return how curves are to be drawn, if that is understood; else raise."""
-    if log_y != "auto":
-        check_flag("log_y", log_y)
-    share = check_number("smooth", smooth, "[0, 1)")
-    return Look(share, log_y, check_flag("mark_best", mark_best))
-
-
-def notebook_view() -> Callable[["Image.Image"], None] | None:
-    """Return how to show a picture in the cell that is running; outside of notebooks None."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if not hasattr(shell, "kernel"):
-        return None
-    from IPython.display import display
-
-    handle = display({"text/plain": "The first epoch is running."}, raw=True, display_id=True)
-    return lambda picture: handle.update(picture)
 
 
 def _largest_is_best(monitor: str, mode: str) -> bool:

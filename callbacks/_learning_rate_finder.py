@@ -3,7 +3,6 @@
 from itertools import chain
 from math import isfinite
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,8 +15,8 @@ from kerasopt._objective import of_batch
 from kerasopt._rate_factor import LearningRate
 from kerasopt._validation import check_choice, check_count, check_number
 from kerasopt.callbacks._batches import endless_batches
-from kerasopt.callbacks._curve_figure import FORMATS
-from kerasopt.callbacks._range_test import RangeTest, smoothed
+from kerasopt.callbacks._curve_figure import check_picture, smoothed
+from kerasopt.callbacks._range_test import RangeTest
 from kerasopt.callbacks._snapshot import Snapshot, training_state
 
 DIVERGED = 4.0  # times the lowest smoothed loss
@@ -92,9 +91,7 @@ class LearningRateFinder(ActingCallback):
         self.batch_size = check_count("batch_size", batch_size)
         self.suggest = check_choice("suggest", suggest, ("valley", "steepest", "curvature"))
         self.smooth = check_number("smooth", smooth, "[0, 1)")
-        self.path = None if path is None else Path(path)
-        if self.path and self.path.suffix not in FORMATS:
-            raise ValueError(f"`path` must end in one of {FORMATS}. Received: path={str(path)!r}")
+        self.path = None if path is None else check_picture(path)
         self.seed = check_count("seed", seed, least=0)
         self.result: RangeTest | None = None
 
@@ -149,7 +146,7 @@ class LearningRateFinder(ActingCallback):
             if not isfinite(loss):
                 break
             losses.append(float(loss))
-            means = smoothed(losses, self.smooth)
+            means = smoothed(np.array(losses), self.smooth)
             if means[-1] > DIVERGED * means.min():
                 break
         if len(losses) < 2:

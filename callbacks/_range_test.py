@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerasopt._files import replacing
-from kerasopt.callbacks._curve_figure import COLOURS, INK
+from kerasopt.callbacks._curve_figure import COLOURS, INK, smoothed
 
 LINES = dict(zip(("smoothed", "valley", "steepest", "curvature"), COLOURS, strict=False))
 
@@ -35,7 +35,7 @@ class RangeTest:
     ) -> None:
         self.rates, self.losses = list(rates), list(losses)
         self._rest = smooth, curvature, suggest
-        self.smoothed = list(map(float, smoothed(losses, smooth)))
+        self.smoothed = list(map(float, smoothed(np.array(losses), smooth)))
         first = min(round(1 / (1 - smooth)), len(losses) // 2)  # before it the average is of few
         last = first + int(np.argmin(self.smoothed[first:]))
         part, falling = self.rates[first : last + 1], self.smoothed[first : last + 1]
@@ -71,15 +71,6 @@ class RangeTest:
         axes.legend(frameon=False, fontsize=9)
         with replacing(Path(path)) as part:
             figure.savefig(part, dpi=120)
-
-
-def smoothed(losses: Sequence[float], smooth: float) -> np.ndarray:
-    """Return the moving average s ← β s + (1 - β) J, divided by the sum of its weights."""
-    average, means = 0.0, []
-    for count, loss in enumerate(losses, start=1):
-        average = smooth * average + (1 - smooth) * loss
-        means.append(average / (1 - smooth**count))
-    return np.array(means)
 
 
 def valley(losses: Sequence[float]) -> int:

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from kerasopt._rate_factor import build_optimizer
+from kerasopt.callbacks._checkpoint import training_variables
 
 
 class Snapshot:
@@ -30,9 +31,7 @@ def training_state(model: keras.Model) -> list[Any]:
     To be called in `on_train_begin`, or after it: the optimizer is built if need be.
     """
     build_optimizer(model)
-    metrics = {id(variable) for variable in model.metrics_variables}
-    state = [variable for variable in model.variables if id(variable) not in metrics]
-    return state + model.optimizer.variables
+    return [variable for part in training_variables(model).values() for variable in part]
 
 
 def check_built(model: keras.Model, name: str) -> None:

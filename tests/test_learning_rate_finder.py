@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 import kerasopt
 from kerasopt.callbacks import LearningRateFinder, find_learning_rate
-from kerasopt.callbacks._range_test import RangeTest, smoothed, steepest, valley
+from kerasopt.callbacks._range_test import RangeTest, steepest, valley
 from tests.contract.cases import Case, bad_rows, dense_model
 
 NAMES = ("valley", "steepest", "curvature")
@@ -106,10 +106,6 @@ def test_stops_where_the_loss_diverges() -> None:
     assert 2 / largest < found.rates[-1] < 2
     assert found.smoothed[-1] > 4 * min(found.smoothed) > found.smoothed[-2]
     assert 0.05 / largest < found.learning_rate < 2 / largest
-
-
-def test_smoothing_by_hand() -> None:
-    np.testing.assert_allclose(smoothed([1.0, 2.0, 4.0], 0.5), [1.0, 5 / 3, 3.0])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ class Diagnosis(NamedTuple):
 def diagnose(history: History) -> Diagnosis:
     """Say what learning curves show: underfitting, overfitting, a wrong rate, and so on.
 
+    Of 47 real runs with a known fault, on which no threshold was chosen, 39 have it as their first
+    finding (`tests/diagnosis`). Where it is not, curves that come to rest are often those of a rate
+    so high that units were switched off for good.
+
     Args:
         history: What `fit` returned, a `LearningCurve`, a dictionary of lists with `"loss"` and, if
             there was validation, `"val_loss"`; or the path of a CSV file that

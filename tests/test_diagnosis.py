@@ -1,0 +1,95 @@
+"""`kerasopt.diagnose`, on real runs with known faults and on curves of a known form."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import kerasopt
+from kerasopt._diagnosis import ADVICE
+
+RUNS = json.loads(Path(__file__).with_name("diagnosis").joinpath("runs.json").read_text())
+
+
+def right(runs: list[dict[str, Any]]) -> float:
+    """Return in what share of the runs the first finding is the fault."""
+    return float(np.mean([kerasopt.diagnose(run["history"]).main == run["fault"] for run in runs]))
+
+
+def test_real_runs() -> None:
+    assert {run["fault"] for run in RUNS} == set(ADVICE)
+    assert len(RUNS) >= 60
+    assert right([run for run in RUNS if run["seen"]]) > 0.85
+    assert right([run for run in RUNS if not run["seen"]]) > 0.8
+
+
+FALL = 2 * 0.8 ** np.arange(40.0) + 0.1
+WAVE = (-1.0) ** np.arange(40)
+FORMS = {
+    "diverged": {"loss": [2.0, 1.0, 5.0, float("nan"), float("nan"), float("nan")]},
+    "rate_too_high": {"loss": 1 + 0.2 * WAVE},
+    "rate_too_low": {"loss": np.linspace(2.0, 1.2, 40)},
+    "plateau": {"loss": 2.3 + 0.001 * WAVE},
+    "underfitting": {"loss": FALL + 1},
+    "overfitting": {"loss": FALL, "val_loss": FALL + np.linspace(0, 1, 40)},
+    "noisy_validation": {"loss": FALL, "val_loss": FALL + 0.1 + 0.05 * WAVE},
+    "leak": {"loss": FALL, "val_loss": 0.7 * FALL},
+    "converged": {"loss": FALL, "val_loss": 1.02 * FALL},
+}
+
+
+@pytest.mark.parametrize("code", FORMS)
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_forms(code: str, unit: float) -> None:
+    history = {name: unit * np.array(values) for name, values in FORMS[code].items()}
+    assert kerasopt.diagnose(history).main == code
+
+
+def test_finding_in_words() -> None:
+    text = str(kerasopt.diagnose(FORMS["overfitting"]))
+    assert text.startswith("What the curves show:\n- overfitting: the error of the validation set ")
+    for figure in ("in epoch 14,", "ended at 1.05", "that of training at 0.1", "`callbacks.Early"):
+        assert figure in text
+
+
+def test_advice_names_what_exists() -> None:
+    words = " ".join(ADVICE.values()).split("`")[1::2]
+    named = [
+        word.split(".")
+        for word in words
+        if word.startswith(("callbacks.", "optimizers.", "layers."))
+    ]
+    assert len(named) > 8
+    assert all(hasattr(getattr(kerasopt, module), name) for module, name in named)
+
+
+def test_any_kind_of_history(tmp_path: Path, digits: tuple) -> None:
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv", separator=";")
+    curve = kerasopt.callbacks.LearningCurve(tmp_path / "c.png", monitor="loss", verbose=False)
+    history = model.fit(*digits, epochs=5, verbose=0, callbacks=[log, curve])
+    found = [kerasopt.diagnose(each) for each in (history, history.history, tmp_path / "log.csv")]
+    assert found[0] == found[1]
+    assert {each.main for each in (*found, curve.diagnosis())} == {found[0].main}
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "message"),
+    [
+        ([1.0], TypeError, "`history` must be what `fit` returned"),
+        ({}, ValueError, "`history` must hold the values of one epoch"),
+        ({"mse": [1.0] * 9}, ValueError, r"`history` must hold 'loss' .* Received: \['mse'\], 9"),
+        (
+            {"loss": [1.0] * 4},
+            ValueError,
+            r"for at least 5 epochs\. Received: \['loss'\], 4 epochs",
+        ),
+    ],
+)
+def test_bad_history(history: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        kerasopt.diagnose(history)

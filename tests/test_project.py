@@ -161,6 +161,8 @@ print(json.dumps([seconds, out.getvalue(), sorted(new), "tensorflow" in sys.modu
 """
 
 
+@pytest.mark.alone
+@pytest.mark.tensorflow  # once is enough
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_import_is_cheap_and_silent(backend: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -152,7 +152,7 @@ class Panel:
         self.best_label = axes.set_title("", loc="right", y=1.0, fontsize=9, color=INK)
         self.events: dict[str, Any] = {}
         self._limits: Any = None
-        self._labels: list[str] = []
+        self._shown: list[tuple[Any, Any]] = []
 
     def moving(self) -> Iterator[Any]:
         """Yield what moves with each epoch."""
@@ -230,12 +230,12 @@ class Panel:
         return bool(far) and self.metric in ("loss", RATE)
 
     def _legend(self, names: Sequence[str]) -> bool:
-        """Renew the legend, where falling or rising curves leave room, if its labels changed."""
+        """Renew the legend, where falling or rising curves leave room, if what it says changed."""
         handles = [*(self.lines[name] for name in names), *self.events.values()]
-        labels = [str(handle.get_label()) for handle in handles]
-        if labels == self._labels:
+        shown = [(handle.get_label(), handle.get_marker()) for handle in handles]
+        if shown == self._shown:
             return False
-        self._labels = labels
+        self._shown = shown
         values = np.asarray(self.lines[names[0]].get_ydata())
         place = "lower right" if values[-1] > values[0] else "upper right"
         self.axes.legend(handles=handles, loc=place, frameon=False, fontsize=9)

@@ -1,15 +1,14 @@
 """Stopping at a minimum of the validation error."""
 
-import sys
 from copy import deepcopy
 from math import copysign, inf, isfinite, nan
-from types import FrameType
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerasopt._acting import ActingCallback, callbacks_of_fit
+from kerasopt._callers import callers
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.callbacks._evaluate_every import EvaluateEvery
 from kerasopt.callbacks._every import Every, position
@@ -301,9 +300,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
 
 def _fit_validates() -> bool:
     """Return whether the `fit` that is calling has validation data, be it for other epochs."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if "validation_freq" in frame.f_locals:
-            return frame.f_locals["validation_data"] is not None
-        frame = frame.f_back
+    for names in callers():
+        if "validation_freq" in names:
+            return names["validation_data"] is not None
     return False

@@ -21,12 +21,15 @@ class Every:
 
     def reached(self, batch: int, steps: int | None) -> bool:
         """Count up to `batch` of the `steps` of an epoch; return whether a multiple was reached."""
-        before, done = self.count, batch + 1
-        if steps is not None:  # the last execution may be shorter than Keras says
-            done = min(done, steps)
+        before, done = self.count, steps_done(batch, steps)
         self.count += done - self._in_epoch
         self._in_epoch = done
         return self.count // self.number > before // self.number
+
+
+def steps_done(batch: int, steps: int | None) -> int:
+    """Return how many of the `steps` of an epoch are done; the last execution may be shorter."""
+    return min(batch + 1, steps or batch + 1)
 
 
 def position(epoch: int, batch: int, steps: int | None) -> float:

@@ -24,6 +24,7 @@ from kerasopt.callbacks._curve_figure import (
     check_look,
     check_picture,
 )
+from kerasopt.callbacks._every import steps_done
 from kerasopt.callbacks._notebook import notebook_view
 from kerasopt.callbacks._throughput_monitor import FIGURES
 
@@ -152,7 +153,7 @@ class LearningCurve(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Take in the mean error of some batches: Keras logs that of all since the epoch began."""
-        count = min(batch + 1, self._steps or batch + 1)  # the last execution may be shorter
+        count = steps_done(batch, self._steps)
         if self.every_batches is None or count - self._count < self.every_batches:
             return
         total = count * float((logs or {})["loss"])

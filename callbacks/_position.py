@@ -1,21 +1,19 @@
 """Where in its data `fit` begins: all that this asks of Keras' inside."""
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import keras
 
+from kerasopt._callers import callers
+
 
 def calling_fit() -> tuple[keras.callbacks.CallbackList, Any]:
     """Return the callbacks and the epochs, as Keras iterates over them, of the `fit` that calls."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if "epoch_iterator" in frame.f_locals and "callbacks" in frame.f_locals:
-            return frame.f_locals["callbacks"], frame.f_locals["epoch_iterator"]
-        frame = frame.f_back
+    for names in callers():
+        if "epoch_iterator" in names and "callbacks" in names:
+            return names["callbacks"], names["epoch_iterator"]
     raise RuntimeError(
         "`Resume` must be called by `fit` of a Keras model: a loop of your own has no position "
         "that it could restore. Pass it in `callbacks` to `fit`."

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kerasopt._strategy import start_clock, worker_values
+from kerasopt.callbacks._every import steps_done
 
 FIGURES = (
     "samples_per_second",
@@ -73,9 +74,7 @@ class ThroughputMonitor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the time of the step, or of the steps of one execution."""
         now = time.perf_counter()
-        done = min(
-            batch + 1, self.params["steps"] or batch + 1
-        )  # the last execution may be shorter
+        done = steps_done(batch, self.params["steps"])
         steps = done - self._steps
         self._steps = done
         if self._compiling:

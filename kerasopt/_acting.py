@@ -1,10 +1,10 @@
 """What callbacks of one `fit` know of each other: who there is, who acts, and what was done."""
 
-import sys
-from types import FrameType
 from typing import NamedTuple
 
 import keras
+
+from kerasopt._callers import callers
 
 RATE_DRIVERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
@@ -32,12 +32,9 @@ class ActingCallback(keras.callbacks.Callback):
 
 def callbacks_of_fit() -> list[keras.callbacks.Callback]:
     """Return the callbacks of the `fit` that is calling, in their order; without one, none."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.callbacks.CallbackList):
+    for names in callers():
+        if isinstance(caller := names.get("self"), keras.callbacks.CallbackList):
             return list(caller.callbacks)
-        frame = frame.f_back
     return []
 
 

@@ -13,16 +13,15 @@ An optimizer that `needs_objective` is shown the objective of each step, after i
 """
 
 import contextlib
-import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import keras
 from keras import ops, tree
 
+from kerasopt._callers import callers
 from kerasopt._objective import Objective, of_batch, rows_of
 
 
@@ -108,11 +107,9 @@ def forget_loss() -> None:
 
 def _rows() -> Any:
     """Return the number of rows in the batch of the step among the callers; 1 if there is none."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if isinstance(frame.f_locals.get("self"), keras.Model) and "x" in frame.f_locals:
-            return rows_of(frame.f_locals["x"])
-        frame = frame.f_back
+    for names in callers():
+        if isinstance(names.get("self"), keras.Model) and "x" in names:
+            return rows_of(names["x"])
     return 1
 
 
@@ -150,14 +147,12 @@ def _chain(optimizer: Any) -> Iterator[Any]:
 
 def _builder() -> keras.Model | None:
     """Return the model that is building its optimizer, which calls the caller of `attend`."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
+    for names in callers():
+        owner = names.get("self")
         if isinstance(owner, keras.Model):
             return owner
         if not isinstance(owner, keras.optimizers.Optimizer | None):  # Keras' wrappers have none
             return None
-        frame = frame.f_back
     return None
 
 

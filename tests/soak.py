@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             same = same and equal
             words = "as if left alone" if equal else "DIFFERENT"
             line = f"case {number}: every={every!r}, {kills} kills: {words}"
-            print(line, flush=True)  # noqa: T201
+            print(line, flush=True)
     return 0 if same else 1
 
 

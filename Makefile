@@ -18,6 +18,7 @@ test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JA
 
 test-slow: .venv/installed  ## the rest of the tables, the demo's accuracy for five seeds and on fashion_mnist
 	$(BIN)/python -m pytest -n 2 -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "slow and not tensorflow"
 
 test-peers: .venv/installed  ## optimizers against PyTorch, Optax and the authors' own packages
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'

@@ -10,9 +10,10 @@ from keras import ops
 from kerasopt._acting import ActingCallback, check_one_rate_driver
 from kerasopt._rate_factor import LayerRates, LearningRate
 from kerasopt._validation import check_choice, check_count, check_flag, check_number, check_range
+from kerasopt.callbacks._checks import check_built, logged
 from kerasopt.callbacks._direction import all_finite, cosines
 from kerasopt.callbacks._pace import Pace
-from kerasopt.callbacks._snapshot import Snapshot, check_built, logged, training_state
+from kerasopt.callbacks._snapshot import Snapshot, training_state
 
 NEW: dict[str, Any] = {
     "rates": None,

@@ -63,7 +63,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         delete_checkpoint: bool = True,
     ) -> None:
         super().__init__(str(backup_dir), save_freq, double_checkpoint, delete_checkpoint)
-        self._checkpoints = Checkpoints("backup_dir", backup_dir, 2 if double_checkpoint else 1)
+        self._checkpoints = Checkpoints(
+            "BackupAndRestore", "backup_dir", backup_dir, 2 if double_checkpoint else 1
+        )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Restore the newest backup that is not damaged, if any."""

@@ -17,6 +17,7 @@ import numpy as np
 from kerasopt._files import replacing
 from kerasopt._rate_factor import build_optimizer
 from kerasopt._strategy import is_chief, worker_values
+from kerasopt.callbacks._checks import check_built
 
 PATTERN = "epoch-*.npz"
 DIGEST = hashlib.sha256().digest_size  # the first bytes of a file; the rest is what NumPy saves
@@ -26,20 +27,17 @@ class Checkpoints:
     """The newest checkpoints of one training, in a folder of their own.
 
     A checkpoint is a dict of plain values, lists and arrays, with an "epoch" and a "step" in it. It
-    is there whole or not at all. `argument` is what the user calls the folder.
+    is there whole or not at all. `argument` is what the user calls the folder
+    in the constructor of `name`.
     """
 
-    def __init__(self, argument: str, folder: str | Path, keep: int) -> None:
-        self.argument, self.folder, self.keep = argument, Path(folder), keep
+    def __init__(self, name: str, argument: str, folder: str | Path, keep: int) -> None:
+        self.name, self.argument, self.folder, self.keep = name, argument, Path(folder), keep
         self._received = f"Received: {argument}={str(folder)!r}"
 
     def check(self, model: keras.Model) -> None:
         """Raise unless checkpoints of `model` can be made here."""
-        if not model.built:
-            raise ValueError(
-                "The model must be built before `fit`, so that its checkpoints can be loaded: give "
-                f"it an `Input`, or call it on a batch. Received: {type(model).__name__}, not built"
-            )
+        check_built(model, self.name)
         if is_chief(model):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import numpy as np
 from kerasopt._acting import ActingCallback, callbacks_of_fit
 from kerasopt._callers import callers
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
+from kerasopt.callbacks._checks import not_logged
 from kerasopt.callbacks._evaluate_every import EvaluateEvery
 from kerasopt.callbacks._every import Every, position
 from kerasopt.callbacks._stopping_criteria import ALPHAS, CRITERIA
@@ -226,12 +227,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
                 return None
             if self.every_batches is None and _fit_validates():
                 return None
-        raise ValueError(
-            "`monitor` must be a value that `fit` logs. Received: "
-            f"monitor={self.monitor!r}, logged: {sorted(logs)}. For a value of the validation set "
-            "pass `validation_data` or `validation_split` to `fit`, or, with `every_batches`, put "
-            "an `EvaluateEvery` before this callback."
-        )
+        way_out = ", or, with `every_batches`, put an `EvaluateEvery` before this callback"
+        raise not_logged(self.monitor, logs, way_out)
 
     def get_state(self) -> dict[str, Any]:
         """Return what is remembered between epochs, as plain values and arrays."""

@@ -9,9 +9,9 @@ import keras
 from kerasopt._acting import ActingCallback, check_one_rate_driver
 from kerasopt._rate_factor import LearningRate
 from kerasopt._validation import check_choice, check_count, check_number
+from kerasopt.callbacks._checks import logged
 from kerasopt.callbacks._gradient_noise import noise_scale
 from kerasopt.callbacks._growing_batches import GrowingBatches, source_of
-from kerasopt.callbacks._snapshot import logged
 
 PROBES = 8  # batches that the noise of the gradient is estimated from
 

@@ -13,6 +13,7 @@ from kerasopt._files import check_writable
 from kerasopt._histories import History, finite, read_history
 from kerasopt._strategy import is_chief
 from kerasopt._validation import check_choice, check_count, check_flag, check_names
+from kerasopt.callbacks._checks import not_logged
 from kerasopt.callbacks._curve_figure import (
     BATCHES,
     INK,
@@ -232,8 +233,8 @@ class LearningCurve(keras.callbacks.Callback):
         if self._figure is None or list(self._figure.panels) != list(panels):
             self._figure = CurveFigure(panels, self.title, self.look)
         curves = {metric: self._curves(metric, panels[metric]) for metric in panels}
-        best = None if self.best is None else self.epochs[self.best]
-        self._figure.draw(curves, best, self.events, exact)
+        best = self.best
+        self._figure.draw(curves, None if best is None else self.epochs[best], self.events, exact)
         self._figure.save(self.path)
         if self._view is not None:
             self._view(self._figure.pixels())
@@ -263,12 +264,11 @@ class LearningCurve(keras.callbacks.Callback):
         """Return the metrics to show and their lines, once it is known what `fit` logs."""
         logged = sorted(self.history)
         if self.monitor not in self.history:
-            raise ValueError(
-                f"`monitor` must be a value that `fit` logs. Received: monitor={self.monitor!r}, "
-                f"logged: {logged}. For a value of the validation set pass `validation_data` or "
-                "`validation_split` to `fit`, and set `every` to `validation_freq`; for training "
-                "curves alone use `monitor='loss'`."
+            way_out = (
+                ", and set `every` to `validation_freq`; for training curves alone use "
+                "`monitor='loss'`"
             )
+            raise not_logged(self.monitor, logged, way_out)
         there = [name for name in logged if not name.startswith("val_")]
         if missing := [name for name in self.metrics or () if name not in there]:
             raise ValueError(

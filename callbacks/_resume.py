@@ -97,7 +97,7 @@ class Resume(keras.callbacks.Callback):
                 f"`every` must be 'epoch' or a number of steps. Received: every={every!r}"
             )
         self._steps = 0 if isinstance(every, str) else check_count("every", every)
-        self._checkpoints = Checkpoints("directory", directory, check_count("keep", keep))
+        self._checkpoints = Checkpoints("Resume", "directory", directory, check_count("keep", keep))
         # Where Keras calls callbacks from another thread, the model would be steps ahead of them.
         self.async_safe = not self._steps
 

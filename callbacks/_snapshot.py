@@ -32,22 +32,3 @@ def training_state(model: keras.Model) -> list[Any]:
     """
     build_optimizer(model)
     return [variable for part in training_variables(model).values() for variable in part]
-
-
-def check_built(model: keras.Model, name: str) -> None:
-    """Raise if the variables of a model are not there yet."""
-    if not model.built:
-        raise ValueError(
-            f"The model must be built before `fit` with `{name}`: give it an `Input`, or call it "
-            f"on a batch. Received: {type(model).__name__}, not built"
-        )
-
-
-def logged(monitor: str, logs: dict[str, float]) -> float:
-    """Return a value that `fit` logged."""
-    if monitor not in logs:
-        raise ValueError(
-            f"`monitor` must be a value that `fit` logs. Received: monitor={monitor!r}, logged: "
-            f"{sorted(logs)}. For a value of the validation set pass `validation_data`."
-        )
-    return float(logs[monitor])

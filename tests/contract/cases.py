@@ -58,12 +58,17 @@ def SGD(learning_rate: Any = 0.002, momentum: float = 0.9, **kwargs: Any) -> Any
     return keras.optimizers.SGD(learning_rate, momentum, **kwargs)
 
 
+# A rule, one that takes part in the step, a wrapper and one that asks for the loss.
+A_FEW = ("Adam", "GradientClipping", "ScheduleFree", "NewtonCG")
+
+
 def rows(*cases: Case, quick: Sequence[str] | None = None) -> pytest.MarkDecorator:
     """Run a test for each row; those that are not named in `quick` count as slow, if it is given.
 
-    A rule, one that takes part in the step, a wrapper and one that asks for the loss are enough for
-    what costs much.
+    What holds for each optimizer on TensorFlow is tested quickly for a few on other backends.
     """
+    if keras.backend.backend() != "tensorflow" and cases[0] in OPTIMIZERS:
+        quick = A_FEW
     names = [case.constructor.__name__ for case in cases]
     marks = [[] if quick is None or name in quick else [pytest.mark.slow] for name in names]
     table = zip(cases, names, marks, strict=True)

@@ -13,10 +13,10 @@ from keras import ops
 
 import kerasopt
 from kerasopt.optimizers._devices import summed
-from tests.contract.cases import OPTIMIZERS, Case, bad_rows, dense_model, rows
+from tests.contract.cases import A_FEW, OPTIMIZERS, Case, bad_rows, dense_model, rows
 
 every_optimizer = rows(*OPTIMIZERS)
-a_few_quickly = rows(*OPTIMIZERS, quick=("Adam", "GradientClipping", "ScheduleFree", "NewtonCG"))
+a_few_quickly = rows(*OPTIMIZERS, quick=A_FEW)
 every_that_averages = rows(
     *(
         case
@@ -198,7 +198,10 @@ def test_keeps_the_type_of_the_weights(case: Case, dtype: str, close: float) -> 
 @every_optimizer
 @pytest.mark.parametrize(
     "policy",
-    ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "bfloat16"],
+    [
+        "mixed_float16",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("mixed_bfloat16", "bfloat16")),
+    ],
 )
 def test_trains_in_reduced_precision(case: Case, digits: tuple, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
@@ -275,7 +278,7 @@ def test_sparse_gradients_equal_dense_ones(case: Case) -> None:
     np.testing.assert_allclose(sparse.numpy(), dense.numpy(), rtol=1e-6)
 
 
-@every_optimizer
+@a_few_quickly
 def test_trains_an_embedding(case: Case) -> None:
     words = np.array([[0, 3], [1, 1], [2, 3], [0, 2]])
     layers = keras.layers
@@ -296,7 +299,7 @@ def test_weights_without_gradient_stay(case: Case) -> None:
     assert (unused.numpy() == 1).all()
 
 
-@every_optimizer
+@a_few_quickly
 def test_frozen_layers_stay(case: Case, digits: tuple) -> None:
     model = case.model()
     frozen, trained = model.layers[1], model.layers[2]
@@ -319,7 +322,7 @@ def test_compiled_and_not_agree(case: Case, digits: tuple) -> None:
     np.testing.assert_allclose(weights[0], weights[1], atol=case.close)
 
 
-@every_optimizer
+@a_few_quickly
 def test_second_step_does_not_trace_again(case: Case, digits: tuple) -> None:
     traces = []
 

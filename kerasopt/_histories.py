@@ -42,7 +42,7 @@ def read_history(name: str, history: Any) -> tuple[list[int], dict[str, list[flo
 
 def _spread(values: list[Any], count: int) -> list[float]:
     """Return the values at the epochs in which they were logged: every so many."""
-    every = -(-count // len(values)) if values else 1
+    every = count // max(1, len(values))
     spread = [nan] * count
     for place, value in enumerate(values, start=1):
         spread[min(place * every, count) - 1] = float(value)

@@ -27,7 +27,12 @@ class Sequential(keras.Sequential):
 class Model(keras.Model):
     """`keras.Model`, prepared for optimizers that ask for the loss function.
 
-    Call it with inputs and outputs, or derive a class from it that has `call`.
+    Call it with inputs and outputs, or derive a class from it that has `call`. A class of yours
+    that hands inputs and outputs on to `super().__init__` derives from `keras.Model` and calls
+    `kerasopt.prepare(self)`.
+
+    Raises:
+        TypeError: A class derived from it hands inputs and outputs on.
 
     Example:
         >>> import keras, kerasopt
@@ -45,7 +50,13 @@ class Model(keras.Model):
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        if args or "outputs" in kwargs:  # Keras would change the base of this class for all others
+            raise TypeError(
+                "A class derived from `kerasopt.Model` must not hand inputs and outputs on: derive "
+                "it from `keras.Model` and call `kerasopt.prepare(self)`. "
+                f"Received: {type(self).__name__}"
+            )
+        super().__init__(**kwargs)
         prepare(self)
 
 

@@ -64,6 +64,7 @@ class Objective:
         self._loss, self._outputs, self._added = loss, outputs, added
         self._fixed = list(fixed)
         self.rows: Any = 1
+        self.batched = False  # whether the first axis of the outputs is that of the rows
 
     @property
     def values(self) -> list[Any]:
@@ -126,6 +127,12 @@ class Objective:
         """Return r and s ⊙ ∇²R s."""
         inner, outer, penalised = self._split()
         z = inner(self._start)
+        if self.batched and (flat := [each.shape for each in z if len(each.shape) < 2]):
+            raise ValueError(
+                "The estimator 'gauss_newton' needs outputs with a last axis beside that of the "
+                "batch: end the model with a `Reshape((1,))`, or use 'hutchinson'. "
+                f"Received: outputs of shape {tuple(flat[0])}"
+            )
         roots = [
             root_product(outer, z, place, draw(ops.shape(each))) for place, each in enumerate(z)
         ]
@@ -256,7 +263,7 @@ def of_batch(
         return model(x, **({"training": True} if takes_training(model.call) else {}))
 
     made = Objective(loss, trainable, outputs, lambda: model.losses, others)
-    made.rows = rows_of(x)
+    made.rows, made.batched = rows_of(x), True
     return made
 
 

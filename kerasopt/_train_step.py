@@ -108,8 +108,8 @@ def forget_loss() -> None:
 def _rows() -> Any:
     """Return the number of rows in the batch of the step among the callers; 1 if there is none."""
     for names in callers():
-        if isinstance(names.get("self"), keras.Model) and "x" in names:
-            return rows_of(names["x"])
+        if isinstance(names.get("self"), keras.Model) and ("x" in names or "data" in names):
+            return rows_of(names.get("x", names.get("data")))
     return 1
 
 
@@ -124,6 +124,7 @@ def attending(model: keras.Model, objective: Callable[[], Objective]) -> Iterato
         each.before_forward(model.trainable_variables)
     shown: Any = contextlib.nullcontext()
     if demanding and hasattr(model.train_step, "prepared"):
+        _check_step(model)
         for each in demanding:
             each.check_model(model)
         shown = objective()
@@ -135,6 +136,16 @@ def attending(model: keras.Model, objective: Callable[[], Objective]) -> Iterato
         _now.in_step = False
     for each in participants:
         logs.update(each.figures())
+
+
+def _check_step(model: keras.Model) -> None:
+    """Refuse a model whose step may take another loss than the one that is shown."""
+    if type(model).train_step is not keras.Model.train_step:
+        raise TypeError(
+            "The model must keep Keras' `train_step` with an optimizer that asks for the loss "
+            "function, which is that of `compute_loss`. Override `compute_loss` instead. "
+            f"Received: {type(model).__name__}, which overrides `train_step`"
+        )
 
 
 def _chain(optimizer: Any) -> Iterator[Any]:

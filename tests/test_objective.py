@@ -325,3 +325,60 @@ def test_products_are_of_the_whole_batch(method: str, float64: None) -> None:
         model.fit(x, y, 4, sample_weight=weights, epochs=2, shuffle=False, verbose=0)
         ends.append(np.concatenate([w.numpy().ravel() for w in model.weights]))
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-10)
+
+
+def test_a_step_of_ones_own_is_refused() -> None:
+    class Own(kerasopt.Model):
+        def __init__(self) -> None:
+            super().__init__(name="own")
+            self.dense = layers.Dense(1)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+        def train_step(self, *arguments: Any) -> Any:
+            return super().train_step(*arguments)
+
+    model = Own()
+    model.compile(kerasopt.optimizers.SAM("sgd"), "mse")
+    with pytest.raises(TypeError, match=r"must keep Keras' `train_step` .* Received: Own, which"):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+
+
+def test_classes_that_hand_inputs_on_are_refused() -> None:
+    class Own(kerasopt.Model):
+        def __init__(self) -> None:
+            inputs = keras.Input((2,))
+            super().__init__(inputs, layers.Dense(1)(inputs))
+
+    with pytest.raises(TypeError, match=r"derived from `kerasopt.Model` .* Received: Own"):
+        Own()
+
+
+def test_gauss_newton_diagonal_needs_columns() -> None:
+    outputs = layers.Reshape(())(layers.Dense(1)(inputs := keras.Input((3,))))
+    model = kerasopt.Model(inputs, outputs)
+    model.compile(kerasopt.optimizers.StochasticDiagonalLM(), "mse")
+    with pytest.raises(ValueError, match=r"needs outputs with a last axis .* Received: outputs of"):
+        model.fit(np.ones((4, 3)), np.ones(4), verbose=0)
+
+
+def test_newton_cg_can_go_on_where_it_has_converged() -> None:
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    model = kerasopt.Sequential([keras.layers.Dense(1)])
+    model.compile(NewtonCG(), "mse")
+    model.fit(x, x @ [[1.0], [2.0], [3.0]], batch_size=32, epochs=60, verbose=0)
+    again = model.fit(x, x @ [[-3.0], [1.0], [0.0]], batch_size=32, epochs=20, verbose=0)
+    assert again.history["loss"][-1] < 1e-6 * again.history["loss"][0]
+
+
+def test_sam_takes_a_scaled_loss_as_it_is() -> None:
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    ends = []
+    for scale in (None, 8.0):
+        keras.utils.set_random_seed(0)
+        model = kerasopt.Sequential([keras.layers.Dense(1)])
+        model.compile(SAM(keras.optimizers.SGD(0.1, loss_scale_factor=scale)), "mse")
+        model.fit(x, x @ [[1.0], [2.0], [3.0]], shuffle=False, epochs=3, verbose=0)
+        ends.append(model.get_weights())
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-5)

@@ -385,3 +385,13 @@ def test_signs_are_fair() -> None:
     assert np.abs(signs.mean(axis=1)).max() < 0.03
     assert np.abs(np.corrcoef(signs) - np.eye(4)).max() < 0.03
     assert abs(np.mean(signs[:, 1:] * signs[:, :-1])) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1, 2), (2, 2, 2)])
+def test_ada_hessian_averages_over_the_places_of_a_filter(shape: tuple) -> None:
+    curvature = np.arange(1.0, 9.0).reshape(shape)
+    w, optimizer = keras.Variable(np.ones(shape)), ours.AdaHessian(0.1, epsilon=0.0)
+    with kerasopt.Objective(lambda z: ops.sum(curvature * z[0] ** 2) / 2, [w], lambda: [w + 0.0]):
+        optimizer.apply([ops.convert_to_tensor(curvature)], [w])
+    filters = curvature.mean(axis=(0, 1), keepdims=True) if len(shape) == 4 else curvature
+    np.testing.assert_allclose(w.numpy(), 1 - 0.1 * curvature / filters, rtol=1e-5)

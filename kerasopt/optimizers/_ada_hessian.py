@@ -30,7 +30,8 @@ class AdaHessian(DiagonalOptimizer):
         beta_2: Memory β₂ of the curvature, in [0, 1).
         epsilon: ε ≥ 0.
         hessian_power: k in [0, 1]: 1 divides by the curvature, 0 not at all.
-        spatial_averaging: Whether |d| is averaged over the places within a filter.
+        spatial_averaging: Whether |d| is averaged over the places within a filter of two dimensions
+            or more: kernels of rank ≥ 4.
         update_every: Steps from one measurement of d to the next.
         estimator: `"hutchinson"`, of the Hessian, or `"gauss_newton"`.
         seed: Seed of the signs.
@@ -100,7 +101,7 @@ class AdaHessian(DiagonalOptimizer):
         return [move(*each) for each in zip(m, v, strict=True)]
 
     def _average(self, d: Any) -> Any:
-        if len(d.shape) < 3 or not self.spatial_averaging:
+        if len(d.shape) < 4 or not self.spatial_averaging:
             return d
         places = tuple(range(len(d.shape) - 2))
         return ops.mean(ops.abs(d), axis=places, keepdims=True) * ops.ones_like(d)

@@ -45,7 +45,7 @@ class DiagonalOptimizer(ObjectiveOptimizer):
         d = s ⊙ H s             random signs s: the diagonal of H in the mean
         d = r ⊙ r               r of `Objective.gauss_newton_diagonal`: that of G
 
-    A subclass says in `rule` what it makes of it.
+    A subclass says in `step` what it makes of it.
     """
 
     refused = ("float16",)

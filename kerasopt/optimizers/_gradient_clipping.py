@@ -54,7 +54,8 @@ class GradientClipping(OptimizerWrapper):
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument is outside its range, or `optimizer` is a `LossScaleOptimizer`.
+        ValueError: An argument is outside its range, or `optimizer` is a `LossScaleOptimizer`
+            or asks for the loss function.
         FloatingPointError: `max_skipped` gradients in a row were not finite. From compiled code
             (XLA, JAX) it is raised at the end of `fit`, and inside of a TensorFlow graph it is a
             `tf.errors.InvalidArgumentError`.
@@ -87,6 +88,12 @@ class GradientClipping(OptimizerWrapper):
         name: str = "gradient_clipping",
     ) -> None:
         super().__init__(optimizer, name)
+        if getattr(self.optimizer, "needs_objective", False):
+            kind = type(self.optimizer).__name__
+            raise ValueError(
+                "`optimizer` must step along the gradient that is clipped, not along one of its "
+                f"own: with `SAM` write `SAM(GradientClipping(…))`. Received: {kind}"
+            )
         self.method = check_choice("method", method, [*THRESHOLDS])
         threshold = THRESHOLDS[method] if threshold is None else threshold
         if method == "percentile" and threshold is not None:

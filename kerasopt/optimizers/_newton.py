@@ -14,7 +14,7 @@ from kerasopt.optimizers._flat import ROUNDING, ravel, unravel
 from kerasopt.optimizers._objective_optimizer import ObjectiveOptimizer
 from kerasopt.optimizers._rule import LearningRate
 
-LARGEST = 5000  # weights: a matrix of 100 MB in float32, and a minute for its eigenvalues
+LARGEST = 5000  # weights: a matrix of 100 MB in float32
 
 
 @keras.saving.register_keras_serializable("kerasopt")

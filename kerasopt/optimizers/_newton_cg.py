@@ -10,11 +10,12 @@ from keras import ops
 from kerasopt._objective import Objective
 from kerasopt._validation import check_choice, check_count, check_number
 from kerasopt.optimizers._diagonal import random_signs
-from kerasopt.optimizers._flat import ravel, unravel, widest
+from kerasopt.optimizers._flat import ROUNDING, ravel, unravel, widest
 from kerasopt.optimizers._objective_optimizer import ObjectiveOptimizer
 from kerasopt.optimizers._rule import LearningRate
 
 SHORTEST = 20  # halvings of a step before it is given up
+LARGEST = 1000.0  # times the first λ: beyond it training could not go on with other data
 
 
 @keras.saving.register_keras_serializable("kerasopt")
@@ -22,8 +23,8 @@ class NewtonCG(ObjectiveOptimizer):
     """Hessian-free optimization: Newton steps for models of any size.
 
     Where the loss is a long curved valley, as in deep autoencoders and recurrent networks, one step
-    goes as far as hundreds of gradient steps. Take large batches, or all the data: the matrix of a
-    small batch says little of the others.
+    goes as far as many gradient steps. Take large batches, or all the data: the matrix of a small
+    batch says little of the others.
 
         B = G (Gauss-Newton) or H (Hessian), by products B v
         p ≈ -(B + λ)⁻¹ g            conjugate gradients, which start from the last p, made shorter
@@ -31,15 +32,16 @@ class NewtonCG(ObjectiveOptimizer):
         ρ = (J(w + p) - J(w)) / (gᵀp + ½ pᵀ B p)
         λ ← 3/2 λ where ρ < ¼,  λ ← 2/3 λ where ρ > ¾        Levenberg and Marquardt
 
-    The model must be prepared: `kerasopt.Model`, or `kerasopt.prepare(model)`. A step costs about
-    two gradients for each iteration of the conjugate gradients.
+    λ stays where the change is lost in the rounding of J, and grows to 1000 times the first one at
+    most. The model must be prepared: `kerasopt.Model`, or `kerasopt.prepare(model)`. Each iteration
+    of the conjugate gradients costs one product, which `python -m benchmarks second_order` times.
 
     Args:
         learning_rate: η, a number ≥ 0, a schedule or a callable.
         curvature: `"gauss_newton"`, which is positive semi-definite where the loss is convex in the
             outputs; or `"hessian"`, where the iterations end in the first direction of negative
             curvature, along which they go as far as if it was positive.
-        damping: The first λ ≥ 0; with 0 it stays 0.
+        damping: The first λ ≥ 0; with 0, which `preconditioner` excludes, it stays 0.
         cg_iterations: The largest number of iterations, ≥ 1.
         cg_tolerance: They end when the residual is shorter than this times ‖g‖, in [0, 1).
         preconditioner: None, or `"diagonal"`: divides by (max(d, 0) + λ)^¾, with an estimate d of
@@ -50,7 +52,7 @@ class NewtonCG(ObjectiveOptimizer):
         **kwargs: As in `ObjectiveOptimizer`.
 
     Raises:
-        ValueError: If a number is outside its range.
+        ValueError: If a number is outside its range, or `damping` is 0 with a preconditioner.
 
     Reference:
         Martens, Deep learning via Hessian-free optimization, 2010, sections 4.1, 4.4, 4.5, 4.7.
@@ -82,6 +84,11 @@ class NewtonCG(ObjectiveOptimizer):
         self.cg_iterations = check_count("cg_iterations", cg_iterations)
         self.cg_tolerance = check_number("cg_tolerance", cg_tolerance, "[0, 1)")
         self.preconditioner = check_choice("preconditioner", preconditioner, [None, "diagonal"])
+        if preconditioner and not damping:
+            raise ValueError(
+                "`damping` must be a number > 0 with a `preconditioner`, which divides by it where "
+                f"the curvature is not positive. Received: damping={damping!r}"
+            )
         self.warm_start = check_number("warm_start", warm_start, "[0, 1)")
         self.seed = check_count("seed", seed, 0)
 
@@ -129,7 +136,11 @@ class NewtonCG(ObjectiveOptimizer):
         length = backtracked(change, whole, slope)
         ratio = whole / predicted
         factor = ops.where(ratio > 0.75, 2 / 3, ops.where(ratio >= 0.25, 1.0, 1.5))
-        self.damping_now.assign(damping * ops.cast(factor, damping.dtype))
+        rounding = ROUNDING[keras.backend.standardize_dtype(g.dtype)]
+        seen = ops.abs(predicted) > 10 * rounding * ops.abs(before)
+        factor = ops.where(seen, factor, 1.0)
+        renewed = damping * ops.cast(factor, damping.dtype)
+        self.damping_now.assign(ops.minimum(renewed, LARGEST * self.damping))
         self.last.assign(length * p)
         return unravel(length * p, gradients)
 

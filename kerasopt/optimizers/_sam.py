@@ -75,8 +75,9 @@ class SAM(OptimizerWrapper):
             w + ops.cast(length, s.dtype) * u * s
             for w, u, s in zip(here.values, units, scaled, strict=True)
         ]
+        scale = self.optimizer.loss_scale_factor or 1.0  # which the optimizer divides by
         for i, g in zip(given, here.gradient(ahead), strict=True):
-            gradients[i] = g
+            gradients[i] = scale * g
         self.optimizer.apply(gradients, weights)
 
     def get_config(self) -> dict[str, Any]:

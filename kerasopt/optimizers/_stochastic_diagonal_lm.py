@@ -31,7 +31,7 @@ class StochasticDiagonalLM(DiagonalOptimizer):
             weight was alone; n weights that pull alike need about 1/n.
         mu: μ > 0, in units of h. The largest rate is η / μ.
         decay: Memory of h, in [0, 1).
-        update_every: Steps from one measurement of d to the next. One costs about two gradients.
+        update_every: Steps from one measurement of d to the next.
         estimator: `"gauss_newton"`, which is never negative, and within √2 of its size right for
             each weight, r = Jᵀ (∇²L)^½ ε with random signs ε; or `"hutchinson"`, of the Hessian,
             with random signs s, whose error grows with the number of weights.

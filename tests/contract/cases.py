@@ -238,6 +238,10 @@ OPTIMIZERS = (
                 {"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())},
                 r"wrap the optimizer within, as in `LossScaleOptimizer\(GradientClipping",
             ),
+            (
+                {"optimizer": kerasopt.optimizers.SAM("sgd")},
+                r"the gradient that is clipped.* `SAM\(GradientClipping\(…\)\)`\. Received: SAM",
+            ),
         ),
     ),
     Case(
@@ -359,6 +363,10 @@ OPTIMIZERS = (
             ({"cg_iterations": 0}, "`cg_iterations` must be an integer ≥ 1"),
             ({"cg_tolerance": 1}, r"`cg_tolerance` must be a number in \[0, 1\)"),
             ({"preconditioner": "full"}, r"`preconditioner` must be one of \[None, 'diagonal'\]"),
+            (
+                {"preconditioner": "diagonal", "damping": 0.0},
+                "`damping` must be a number > 0 with a `preconditioner`.* Received: damping=0.0",
+            ),
             ({"warm_start": 1}, r"`warm_start` must be a number in \[0, 1\)"),
             ({"seed": 0.5}, "`seed` must be an integer ≥ 0"),
         ),

@@ -11,26 +11,31 @@ LEAST = 5  # epochs
 
 # Chosen by looking at real runs, as tests/diagnosis says. Shares of the error at the start (scale),
 # of the error at the end (level), or of what else is said.
+ABSURD = 10.0  # cross-entropy: of a guess among 20,000 classes
 ROSE = 1.08  # times the lowest error: it rose again
 ROUGH, ROUGH_LEVEL = 0.03, 0.1  # of scale, of level: how far the error oscillates
-STEADY = 0.6  # of the epochs: the error falls
-BENT = 0.32  # of the fall in the first third: that in the last
-STAYED = 0.04  # of the error of the third epoch
+RESTLESS, FALLS = 0.03, 0.6  # of level, of the epochs: the same where it does not fall either
+LEARNT = 0.05  # of scale: the lowest error of a training that went well
+HALFWAY = 0.17, 0.7  # of the epochs: when half the fall is done, if it is slow
+STRAIGHT = 0.9  # correlation of the error with the epoch
+STAYED = 0.05  # of the first of these errors
+STILL = 0.02  # the same, of an error that is no cross-entropy
+NOTHING = 0.7  # of scale: the error where nothing is learnt
 HIGH = 0.2  # of scale: the error rests high
-FALLING = 0.009  # of level, in an epoch
 TURNED, GAP = 0.1, 0.25  # of the lowest, of scale: how far validation is above
-JUMPS, JUMPS_LEVEL = 4.0, 0.06  # times the roughness of training, of level
-BELOW = 0.22  # of the training error
+SMALL_GAP, TIMES = 0.18, 3.0  # of scale, of the training error: the same where that is small
+JUMPS, JUMPS_LEVEL = 3.0, 0.075  # times the roughness of training, of level
+BELOW, BELOW_SCALE = 0.3, 0.05  # of the training error, of scale
 
 # The most important first.
 ADVICE = {
     "diverged": "Lower the rate tenfold (`callbacks.LearningRateFinder` finds one), or cut the "
     "gradient: `optimizers.GradientClipping`.",
+    "rate_too_high": "Lower the rate, by 3 or 10, or let `callbacks.AdaptiveLearningRate` do it.",
     "noisy_validation": "Validate on more samples, or look at a moving average: `smooth` of "
     "`callbacks.LearningCurve` and `callbacks.EarlyStopping`.",
     "leak": "With dropout, noise or penalties that act in training alone this is as it should be: "
     "compare with `model.evaluate` on the training set. Else look for samples in both sets.",
-    "rate_too_high": "Lower the rate, by 3 or 10, or let `callbacks.AdaptiveLearningRate` do it.",
     "overfitting": "Stop at the minimum (`callbacks.EarlyStopping`), take more samples or make "
     "some (`layers.RandomGaussianNoise`), dropout, a penalty of the weights, or a smaller network.",
     "plateau": "Take an initialisation, activation or normalisation that keeps the gradient "
@@ -126,35 +131,48 @@ def _findings(epochs: list[int], values: dict[str, list[float]]) -> Iterator[tup
         yield "diverged", f"the error of epoch {first} is not a number."
         return
     scale = max(abs(t[0]), *abs(v[:1]), 1e-12)
-    if level(t) > 3 * t[0]:
-        yield "diverged", f"the error rose from {t[0]:.3g} to {level(t):.3g}."
+    accuracy = _accuracy(t, values)
+    if level(t) > t[0] and level(t) - t.min() > 2 * scale:
+        yield "diverged", f"the error rose from {t.min():.3g} to {level(t):.3g}."
+        return
+    if accuracy is not None and level(t) > ABSURD:
+        yield "diverged", f"the error came to {level(t):.3g}; to guess costs log(classes)."
         return
     validated = len(v) >= LEAST
-    found = dict(_of_training(t, scale))
+    found = dict(_of_training(t, scale, accuracy, roughness(v) if validated else np.inf))
     found |= dict(_of_validation(t, v, val_epochs, scale)) if validated else {}
     if not found:
         yield "converged", f"the error came to rest at {level(t):.3g}, from {t[0]:.3g}."
     yield from ((code, found[code]) for code in ADVICE if code in found)
 
 
-def _of_training(t: np.ndarray, scale: float) -> Iterator[tuple[str, str]]:
-    """Yield what the training curve shows."""
-    rest, rough, lowest, third = level(t), roughness(t), t.min(), max(2, len(t) // 3)
-    steady = float(np.mean(np.diff(t) < 0))
-    early, late = t[1] - t[third], t[-third] - t[-1]
-    slow = late > BENT * early or falling(t) > FALLING
-    if rough > max(ROUGH * scale, ROUGH_LEVEL * rest):
+def _of_training(
+    t: np.ndarray, scale: float, accuracy: np.ndarray | None, val_rough: float
+) -> Iterator[tuple[str, str]]:
+    """Yield what the training curve shows; dropout makes it rough, but not that of validation."""
+    rest, rough, lowest, third = level(t), roughness(t), t.min(), max(4, len(t) // 3)
+    high, falls = rest > HIGH * scale, np.mean(np.diff(t) < 0)
+    chance = accuracy is not None and knows_nothing(rest, accuracy)
+    wild = rough > max(ROUGH * scale, ROUGH_LEVEL * rest) and lowest > LEARNT * scale
+    restless = high and rough > RESTLESS * rest and falls < FALLS
+    if (wild or restless) and val_rough > rough / 2:
         yield "rate_too_high", f"the error oscillates by {rough:.2g} around {rest:.3g}."
-    elif rest > ROSE * lowest + ROUGH * scale:
+    elif high and rest > ROSE * lowest + ROUGH * scale:
         yield "rate_too_high", f"the error rose again, from {lowest:.3g} to {rest:.3g}."
-    elif steady >= STEADY and slow and rest > HIGH * scale:
-        fell = f"the error fell in {steady:.0%} of the epochs, from {t[0]:.4g} to {t[-1]:.4g}"
-        yield "rate_too_low", f"{fell}, and at the end {late / early:.0%} as fast as at first."
-    elif np.ptp(t[2:]) < STAYED * t[2]:
-        yield "plateau", f"the error stayed between {t[2:].min():.4g} and {t[2:].max():.4g}."
-    elif t[0] - t[third] < 0.1 * (t[0] - lowest):
+    elif accuracy is not None and t[0] > ABSURD:
+        yield "rate_too_high", f"the error was {t[0]:.3g} at first; to guess costs log(classes)."
+    elif high and HALFWAY[0] < (half := halfway(t)) < HALFWAY[1] and straight(t):
+        fell = f"the error fell in {falls:.0%} of the epochs, from {t[0]:.4g} to {t[-1]:.4g}"
+        yield "rate_too_low", f"{fell}, and took {half:.0%} of them for half of it."
+    elif high and stays(t[2:third]) and rest < (1 - 2 * STAYED) * t[third]:
         yield "plateau", f"the error stayed near {t[third]:.4g} for the first {third} epochs."
-    elif rest > HIGH * scale:
+    elif chance and stays(t[third:]) and rest > NOTHING * scale:
+        yield "plateau", f"the error came to {rest:.4g}, where nothing is learnt."
+    elif chance and stays(t[third:]) and not grows(accuracy):
+        yield "rate_too_high", f"from {scale:.3g} it went where nothing is learnt, {rest:.4g}."
+    elif accuracy is None and stays(t[2:], STILL) and rest > NOTHING * scale:
+        yield "plateau", f"the error stayed between {t[2:].min():.4g} and {t[2:].max():.4g}."
+    elif high:
         yield "underfitting", f"the error came to rest at {rest:.3g}, from {t[0]:.3g}."
 
 
@@ -163,16 +181,61 @@ def _of_validation(
 ) -> Iterator[tuple[str, str]]:
     """Yield what the validation curve shows."""
     rest, training, rough = level(v), level(t), roughness(v)
-    lowest, epoch = v.min(), epochs[np.argmin(v)]
+    lowest, epoch = np.convolve(v, np.ones(3) / 3, "valid").min(), epochs[np.argmin(v)]
     ends = f"ended at {rest:.3g}, that of training at {training:.3g}."
-    if rest - lowest > max(TURNED * lowest, 0.02 * scale) or rest - training > GAP * scale:
-        least = f"the error of the validation set was lowest, {lowest:.3g}, in epoch {epoch:.0f}"
+    gap, small = rest - training, training < rest / TIMES
+    turned = rest - lowest > max(TURNED * lowest, 0.02 * scale)
+    if turned or gap > (SMALL_GAP if small else GAP) * scale:
+        least = f"the error of the validation set was lowest, {v.min():.3g}, in epoch {epoch:.0f}"
         yield "overfitting", f"{least}, and {ends}"
     if rough > max(JUMPS * roughness(t), JUMPS_LEVEL * rest):
         jumps = f"the error of the validation set jumps by {rough:.2g} from epoch to epoch"
         yield "noisy_validation", f"{jumps}, that of training by {roughness(t):.2g}."
-    if training - rest > BELOW * training:
+    if -gap > max(BELOW * training, BELOW_SCALE * scale):
         yield "leak", f"the error of the validation set {ends}"
+
+
+def _accuracy(t: np.ndarray, values: dict[str, list[float]]) -> np.ndarray | None:
+    """Return which share of the samples was classified right, if t is a cross-entropy.
+
+    That is at least log 2 for a sample that is classified wrong.
+    """
+    names = [n for n in values if "acc" in n and not n.startswith(("val_", "top"))]
+    if not names or np.any(t < np.log(2) * (1 - np.array(values[names[0]])) - 1e-3):
+        return None
+    return np.array(values[names[0]])
+
+
+def knows_nothing(entropy: float, accuracy: np.ndarray) -> bool:
+    """Return whether a classifier says no more than which class is frequent.
+
+    To say the same of all, where a share a is of the most frequent class, costs h(a) or more, as
+    much as with two classes. Then a is near exp(-entropy), as many as there are classes, or has not
+    grown since the second epoch.
+    """
+    a = min(max(level(accuracy), 1e-3), 1 - 1e-3)
+    least = -a * np.log(a) - (1 - a) * np.log(1 - a)
+    return bool(entropy > 0.99 * least and (a < 1.4 * np.exp(-entropy) or not grows(accuracy)))
+
+
+def grows(accuracy: np.ndarray | None) -> bool:
+    """Return whether it is better at the end than in the second epoch."""
+    return accuracy is not None and level(accuracy) > accuracy[1] + 0.02
+
+
+def halfway(values: np.ndarray) -> float:
+    """Return after what share of the epochs half of the fall was done."""
+    return float(np.argmax(values <= (values[0] + level(values)) / 2) / len(values))
+
+
+def stays(values: np.ndarray, share: float = STAYED) -> bool:
+    """Return whether the values hardly differ."""
+    return bool(np.ptp(values) < share * values[0])
+
+
+def straight(values: np.ndarray) -> bool:
+    """Return whether the values fall along a line, more or less."""
+    return bool(np.corrcoef(values, np.arange(len(values)))[0, 1] < -STRAIGHT)
 
 
 def level(values: np.ndarray) -> float:
@@ -184,11 +247,3 @@ def roughness(values: np.ndarray) -> float:
     """Return by how much values of the last half differ from the mean of their neighbours."""
     tail = values[-max(5, len(values) // 2) :]
     return float(np.mean(np.abs(tail[1:-1] - (tail[:-2] + tail[2:]) / 2)))
-
-
-def falling(values: np.ndarray) -> float:
-    """Return what share of itself the error loses in an epoch, over the last third."""
-    tail = values[-max(4, len(values) // 3) :]
-    half = len(tail) // 2
-    before, after = tail[:half].mean(), tail[-half:].mean()
-    return float((before - after) / (len(tail) - half) / max(abs(before), 1e-12))

@@ -10,6 +10,7 @@ import pytest
 
 import kerasopt
 from kerasopt._diagnosis import ADVICE
+from kerasopt._histories import read_history
 
 RUNS = json.loads(Path(__file__).with_name("diagnosis").joinpath("runs.json").read_text())
 
@@ -36,7 +37,7 @@ FORMS = {
     "underfitting": {"loss": FALL + 1},
     "overfitting": {"loss": FALL, "val_loss": FALL + np.linspace(0, 1, 40)},
     "noisy_validation": {"loss": FALL, "val_loss": FALL + 0.1 + 0.05 * WAVE},
-    "leak": {"loss": FALL, "val_loss": 0.7 * FALL},
+    "leak": {"loss": FALL + 0.3, "val_loss": FALL + 0.1},
     "converged": {"loss": FALL, "val_loss": 1.02 * FALL},
 }
 
@@ -46,6 +47,28 @@ FORMS = {
 def test_forms(code: str, unit: float) -> None:
     history = {name: unit * np.array(values) for name, values in FORMS[code].items()}
     assert kerasopt.diagnose(history).main == code
+
+
+@pytest.mark.parametrize(
+    ("code", "history"),
+    [
+        ("converged", {"loss": -1 + 0.5 * 0.8 ** np.arange(40.0)}),  # an error below zero
+        ("diverged", {"loss": [1e9, 2e6, 3e6, 1e6, 2e6, 2e6], "accuracy": [0.1] * 6}),
+        ("rate_too_high", {"loss": [5.0, *[2.31] * 9], "accuracy": [0.2, *[0.1] * 9]}),
+        ("plateau", {"loss": [2.35, *[2.31] * 9], "accuracy": [0.1] * 10}),
+        ("underfitting", {"loss": [0.4, *[0.28] * 9], "accuracy": [0.8, *[0.88] * 9]}),
+    ],
+)
+def test_what_a_classifier_knows(code: str, history: dict) -> None:
+    assert kerasopt.diagnose(history).main == code
+
+
+def test_validation_that_does_not_divide_the_epochs() -> None:
+    falls = [0.5**k for k in range(10)]
+    found = kerasopt.diagnose({"loss": falls, "val_loss": [0.5, 1.0, 2.0]})  # epochs 3, 6, 9
+    assert found.main == "converged"  # three values are too few
+    _, values = read_history("history", {"loss": falls, "val_loss": [0.5, 1.0, 2.0]})
+    assert np.flatnonzero(np.isfinite(values["val_loss"])).tolist() == [2, 5, 8]
 
 
 def test_finding_in_words() -> None:

@@ -1,3 +1,4 @@
 """Layers for `keras.Sequential`, functional and subclassed models, and for `tf.data`."""
 
+from kerasopt.layers._random_affine import RandomAffine as RandomAffine
 from kerasopt.layers._random_gaussian_noise import RandomGaussianNoise as RandomGaussianNoise

@@ -396,6 +396,29 @@ OPTIMIZERS = (
 
 LAYERS = (
     Case(
+        kerasopt.layers.RandomAffine,
+        {"rotation": 0.1, "translation": 0.2, "scale": 0.2, "shear": 0.1, "flip": "horizontal"},
+        bad=(
+            ({"rotation": (0.2, 0.1)}, "`rotation` must be a pair low ≤ high. Received"),
+            ({"rotation": -0.1}, r"`rotation` must be a number in \[0, 1\]. Received"),
+            ({"rotation": ((0, 0.1), (0, 0.1))}, r"`rotation` must be a number in \[-1, 1\]"),
+            ({"rotation": "0.1"}, r"`rotation` must be a pair \(low, high\). Received"),
+            ({"translation": (-1.5, 0)}, r"`translation` must be a number in \[-1, 1\]"),
+            ({"translation": ((0, 0.1), (0.2, 0.1))}, "`translation` must be a pair low ≤ high"),
+            ({"translation": ((0, 0.1), 0.1, 0.1)}, r"`translation` must be a pair of pairs"),
+            ({"scale": 1.0}, r"`scale` must be a number in \[0, 1\). Received: scale=1.0"),
+            ({"scale": (-1, 0)}, r"`scale` must be a number in \(-1, 1\]. Received: scale=-1"),
+            ({"shear": (0, 1)}, r"`shear` must be a number in \(-1, 1\). Received: shear=1"),
+            ({"flip": "diagonal"}, r"`flip` must be one of \[None, 'horizontal', 'vertical', 'hor"),
+            ({"fill_mode": "mirror"}, r"`fill_mode` must be one of \['reflect', 'constant', 'ne"),
+            ({"fill_value": None}, r"`fill_value` must be a number in \(-inf, inf\)"),
+            ({"interpolation": "cubic"}, r"`interpolation` must be one of \['bilinear', 'near"),
+            ({"probability": 1.5}, r"`probability` must be a number in \[0, 1\]"),
+            ({"seed": 0.5}, "`seed`|Argument `seed`"),
+            ({"data_format": "HWC"}, "data_format"),
+        ),
+    ),
+    Case(
         kerasopt.layers.RandomGaussianNoise,
         {"stddev": (0.1, 0.2)},
         bad=(

@@ -98,6 +98,7 @@ PRIVATE = {
     "keras.src.trainers.epoch_iterator": {
         "EpochIterator": ["_enumerate_iterator", "catch_stop_iteration", "num_batches"]
     },
+    "keras.src.layers.preprocessing.data_layer": {"DataLayer": ["convert_weight"]},
     "keras.src.utils.backend_utils": {"DynamicBackend": ["set_backend"]},
 }
 

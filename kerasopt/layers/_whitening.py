@@ -23,15 +23,15 @@ class Whitening(Adapting, DataLayer):
     features of a sample are all its values, whatever its rank. With the eigenvectors V of their
     covariance over `data` and its eigenvalues λ, largest first:
 
-        z = (x - mean) V / √(λ + ε)             `kind="pca"`: the Karhunen-Loève expansion, scaled
+        z = (x - mean) V / √max(λ, ε)           `kind="pca"`: the Karhunen-Loève expansion, scaled
         y = z Vᵀ                                `kind="zca"`: turned back, in the shape of x
-        x = z √(λ + ε) Vᵀ + mean                with `invert`
+        x = z √max(λ, ε) Vᵀ + mean              with `invert`
 
-    The covariance of z over `data` is diagonal with λ / (λ + ε), near 1 where λ ≫ ε. A direction in
-    which `data` do not vary, as of a constant feature or where samples are fewer than features, has
-    λ = 0 and is mapped to 0, in both ways. So is one whose deviation is less than 1.2e-7 √features
-    of the largest, or of the largest value, which float32 cannot resolve: let `Standardize` come
-    first where features have very different units.
+    The covariance of z over `data` is diagonal: 1 where λ ≥ ε, else λ / ε. A direction in which
+    `data` do not vary, as of a constant feature or where samples are fewer than features, has λ = 0
+    and is mapped to 0, in both ways. So is one whose deviation is less than 1.2e-7 √features of the
+    largest, or of the largest value, which float32 cannot resolve: let `Standardize` come first
+    where features have very different units.
 
     `adapt` must come before training. It takes one pass, and memory for a few matrices in
     float64 of features × features. In mixed precision the layer computes in float32 and returns it.
@@ -41,8 +41,8 @@ class Whitening(Adapting, DataLayer):
             changed as little as whitening allows, images that stay images. Defaults to `"pca"`.
         n_components: How many of the components of the largest variance to keep, ≥ 1, or None: all.
             Defaults to None.
-        epsilon: ε ≥ 0, in units of the variance of the inputs. More of it keeps noise in directions
-            of small variance small. Defaults to 1e-5.
+        epsilon: The least variance ε ≥ 0 that is scaled up to 1, in units of the variance of the
+            inputs. More of it keeps noise in directions of small variance small. Defaults to 1e-5.
         invert: Whether to map whitened data back; `adapt` takes the data themselves then, too. With
             fewer components the result is the projection on these. Defaults to False.
         **kwargs: What every Keras layer takes: `name`, `dtype`.
@@ -160,7 +160,7 @@ class Whitening(Adapting, DataLayer):
         numpy = self.backend.numpy
         weights = (self.mean, self.components, self.variance)
         mean, components, variance = map(self.convert_weight, weights)
-        scale = numpy.where(variance > 0, numpy.sqrt(variance + self.epsilon), 0)
+        scale = numpy.where(variance > 0, numpy.sqrt(numpy.maximum(variance, self.epsilon)), 0)
         rows = self.backend.cast(inputs, self.compute_dtype)
         rows = numpy.reshape(rows, (-1, prod(self.input_spec.shape[1:])))
         if self.invert:

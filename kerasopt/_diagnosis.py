@@ -141,6 +141,8 @@ def _findings(epochs: list[int], values: dict[str, list[float]]) -> Iterator[tup
     validated = len(v) >= LEAST
     found = dict(_of_training(t, scale, accuracy, roughness(v) if validated else np.inf))
     found |= dict(_of_validation(t, v, val_epochs, scale)) if validated else {}
+    if validated and level(t) < v.min() / 2 and level(v) > 2 * v.min():
+        found.pop("rate_too_high", None)  # it rises from little, and validation from much more
     if not found:
         yield "converged", f"the error came to rest at {level(t):.3g}, from {t[0]:.3g}."
     yield from ((code, found[code]) for code in ADVICE if code in found)

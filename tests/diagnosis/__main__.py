@@ -31,8 +31,17 @@ from sklearn.preprocessing import scale
 PATH = Path(__file__).with_name("runs.json")
 SEEN = ("digits", "breast_cancer", "moons", "diabetes")
 SEEN += ("wine", "iris", "circles", "classification", "friedman1")
-UNSEEN = ("blobs", "hastie", "gaussian_quantiles", "swiss_roll", "friedman3")
-REGRESSION = ("diabetes", "friedman1", "swiss_roll", "friedman3")
+SEEN += ("blobs", "hastie", "gaussian_quantiles", "swiss_roll", "friedman3")
+UNSEEN = ("two_blobs", "three_classes", "xor", "s_curve", "friedman2")
+REGRESSION = ("diabetes", "friedman1", "swiss_roll", "friedman3", "s_curve", "friedman2")
+
+
+def xor(random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return points in six dimensions; their class is whether the first two have one sign."""
+    x = np.random.default_rng(random_state).uniform(-1, 1, (600, 6))
+    return x, (x[:, 0] * x[:, 1] > 0).astype(int)
+
+
 MADE = {
     "moons": partial(datasets.make_moons, 600, noise=0.1),
     "circles": partial(datasets.make_circles, 600, noise=0.08, factor=0.5),
@@ -45,6 +54,13 @@ MADE = {
     "gaussian_quantiles": partial(datasets.make_gaussian_quantiles, n_samples=600, n_features=4),
     "swiss_roll": partial(datasets.make_swiss_roll, 600, noise=0.2),
     "friedman3": partial(datasets.make_friedman3, 600, noise=0.05),
+    "two_blobs": partial(datasets.make_blobs, 600, n_features=10, centers=2, cluster_std=6.0),
+    "three_classes": partial(
+        datasets.make_classification, 600, n_features=8, n_informative=5, n_classes=3
+    ),
+    "xor": xor,
+    "s_curve": partial(datasets.make_s_curve, 600, noise=0.1),
+    "friedman2": partial(datasets.make_friedman2, 600, noise=50.0),
 }
 RATES = {"SGD": 0.01, "Adam": 0.003}
 BETTER = 0.7  # of the error with the fault: that without it

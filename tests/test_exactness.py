@@ -26,6 +26,7 @@ BY_WORKERS = (
     "activity regularisers",
     "BatchNormalization, empty",
     "Dropout",
+    "fast generators",
     "gradient_accumulation_steps",
     "steps_per_execution",
     "run_eagerly",

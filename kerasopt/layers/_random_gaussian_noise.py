@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from kerasopt._validation import check_flag, check_number, check_range
+from kerasopt.layers import _random
 from kerasopt.layers._image_augmentation import ImageAugmentation
 
 
@@ -77,11 +78,13 @@ class RandomGaussianNoise(ImageAugmentation):
 
     def draw(self, shape: tuple[Any, ...], seed: Any) -> dict[str, Any]:
         """Draw who gets noise, and the noise."""
-        random, one_per_image = self.backend.random, (shape[0], 1, 1, 1)
-        chosen = random.uniform(one_per_image, seed=seed) < self.probability
-        stddev = random.uniform(one_per_image, *self.stddev, dtype=self.compute_dtype, seed=seed)
-        noise = random.normal(self._noise_shape(shape), dtype=self.compute_dtype, seed=seed)
-        return {"chosen": chosen, "noise": self.backend.numpy.where(chosen, stddev, 0) * noise}
+        u = _random.uniform(seed.next(), (2, shape[0], 1, 1, 1), self.backend)
+        chosen, (low, high) = u[0] < self.probability, self.stddev
+        stddev = self.backend.numpy.where(chosen, low + (high - low) * u[1], 0)
+        noise = _random.normal(
+            seed.next(), self._noise_shape(shape), 0.0, stddev, self.compute_dtype, self.backend
+        )
+        return {"chosen": chosen, "noise": noise}
 
     def _noise_shape(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.per_channel:

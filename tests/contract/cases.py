@@ -436,6 +436,42 @@ LAYERS = (
     ),
 )
 
+RATE_OF_DROPOUT = (
+    ({"rate": 1.5}, r"`rate` must be a number in \[0, 1.\. Received: rate=1.5"),
+    ({"rate": "0.5"}, r"`rate` must be a number in \[0, 1.\. Received: rate='0.5'"),
+    ({"seed": 0.5}, "Argument `seed` must be an integer. Received: seed=0.5"),
+)
+
+REGULARIZATION = (
+    Case(
+        kerasopt.layers.Dropout,
+        {"rate": 0.4},
+        bad=(
+            *RATE_OF_DROPOUT,
+            ({"noise_shape": "rows"}, "`noise_shape`. Expected a tuple or list of integers"),
+            ({"noise_shape": (None, 0)}, "`noise_shape`. Expected all dimensions to be positive"),
+        ),
+    ),
+    Case(
+        kerasopt.layers.GaussianDropout,
+        {"rate": 0.4},
+        bad=(
+            *RATE_OF_DROPOUT,
+            ({"rate": 1.0}, r"`rate` must be a number in \[0, 1\)\. Received: rate=1.0"),
+        ),
+    ),
+    Case(
+        kerasopt.layers.GaussianNoise,
+        {"stddev": 0.4},
+        bad=(({"stddev": -0.1}, r"`stddev` must be a number in \[0, 1\]\. Received: stddev=-0.1"),),
+    ),
+    Case(
+        kerasopt.layers.SpatialDropout2D,
+        {"rate": 0.4},
+        bad=(*RATE_OF_DROPOUT, ({"data_format": "HWC"}, "data_format")),
+    ),
+)
+
 
 CALLBACKS = (
     Case(

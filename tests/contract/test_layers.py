@@ -1,4 +1,4 @@
-"""What every augmentation layer keeps."""
+"""What every layer that draws random numbers keeps; and what every augmentation layer."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tests.contract.cases import LAYERS, Case, bad_rows, rows
+from tests.contract.cases import LAYERS, REGULARIZATION, Case, bad_rows, rows
 
-every_layer = rows(*LAYERS)
+every_layer = rows(*LAYERS, *REGULARIZATION)
+every_augmentation = rows(*LAYERS)
 IMAGES = np.random.default_rng(0).uniform(size=(4, 6, 5, 3)).astype("float32")
 
 
@@ -63,18 +64,18 @@ def test_each_call_and_each_image_draws_anew(case: Case) -> None:
     assert not np.array_equal(first[0], first[1])
 
 
-@every_layer
+@every_augmentation
 def test_single_image(case: Case) -> None:
     assert case.make()(IMAGES[0], training=True).shape == IMAGES[0].shape
 
 
-@every_layer
+@every_augmentation
 def test_other_ranks_are_refused(case: Case) -> None:
     with pytest.raises(ValueError, match=r"rank 3 .* or 4"):
         case.make()(np.zeros((4, 6), "float32"), training=True)
 
 
-@every_layer
+@every_augmentation
 def test_channels_first_equals_channels_last(case: Case) -> None:
     last = case.make(seed=3, data_format="channels_last")(IMAGES, training=True)
     moved = np.moveaxis(IMAGES, -1, 1)
@@ -84,7 +85,7 @@ def test_channels_first_equals_channels_last(case: Case) -> None:
     np.testing.assert_allclose(change.std(), (numpy(last) - IMAGES).std(), rtol=0.5)
 
 
-@every_layer
+@every_augmentation
 def test_labels_beside_images(case: Case) -> None:
     labels = np.arange(4)
     out = case.make()({"images": IMAGES.copy(), "labels": labels}, training=True)
@@ -92,7 +93,7 @@ def test_labels_beside_images(case: Case) -> None:
     assert not np.array_equal(numpy(out["images"]), IMAGES)
 
 
-@every_layer
+@every_augmentation
 @pytest.mark.parametrize("batched", [True, False])
 def test_in_tf_data(case: Case, batched: bool) -> None:
     tf = pytest.importorskip("tensorflow")  # on every backend
@@ -135,7 +136,7 @@ def test_precision(case: Case, policy: str) -> None:
     assert keras.backend.standardize_dtype(out.dtype) == expected
 
 
-@every_layer
+@every_augmentation
 def test_integer_images(case: Case) -> None:
     images = (IMAGES * 255).astype("uint8")
     out = case.make()(images, training=True)
@@ -154,7 +155,7 @@ def test_saved_in_a_model(case: Case, tmp_path: Path) -> None:
     )
 
 
-@bad_rows(*LAYERS)
+@bad_rows(*LAYERS, *REGULARIZATION)
 def test_bad_arguments(case: Case, arguments: dict, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         case.make(**arguments)

@@ -78,6 +78,19 @@ def nested() -> keras.Model:
     return keras.Model(inputs, shared(layers.Dense(10)(shared(x))))
 
 
+def fast_generators() -> keras.Model:
+    """Return a network with each of the layers that draw by kerasopt's own generator."""
+    ours = kerasopt.layers
+    return network(
+        lambda: ours.RandomGaussianNoise(0.3, per_channel=True),
+        lambda: ours.GaussianNoise(0.1),
+        lambda: ours.SpatialDropout2D(0.2),
+        lambda: ours.GaussianDropout(0.1),
+        lambda: ours.Dropout(0.1, noise_shape=(None, 1, None, None)),
+        lambda: ours.Dropout(0.2),
+    )()
+
+
 def branched() -> keras.Model:
     """Return a functional network of two outputs."""
     inputs = keras.Input((8, 8, 1))
@@ -243,6 +256,7 @@ ROWS = (
     Row(
         "RandomGaussianNoise", network(lambda: AUGMENT(0.5, clip=(-1, 1), probability=0.5)), **EMPTY
     ),
+    Row("fast generators", fast_generators, **EMPTY),
     Row("clipnorm", optimizer=sgd(clipnorm=0.1), **UNEVEN),
     Row("clipvalue", optimizer=sgd(clipvalue=0.01), **UNEVEN),
     Row("global_clipnorm", optimizer=sgd(global_clipnorm=0.1), **UNEVEN),

@@ -3,7 +3,9 @@
 from kerasopt.strategies._calibrate import calibrate as calibrate
 from kerasopt.strategies._data_parallel import DataParallel as DataParallel
 from kerasopt.strategies._device import Device as Device
+from kerasopt.strategies._hybrid_parallel import HybridParallel as HybridParallel
 from kerasopt.strategies._link import Link as Link
+from kerasopt.strategies._model_parallel_columns import ModelParallelColumns as ModelParallelColumns
 from kerasopt.strategies._multi_worker import MultiWorker as MultiWorker
 from kerasopt.strategies._multi_worker import WorkerLostError as WorkerLostError
 from kerasopt.strategies._plan import plan as plan

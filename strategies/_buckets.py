@@ -1,7 +1,7 @@
 """Tensors joined to a few large ones, so that few are sent."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -10,15 +10,19 @@ LIMIT = 32 * 2**20  # bytes
 
 
 def pack(
-    tensors: list[Any], shapes: list[Any], limit: int = LIMIT
+    tensors: list[Any],
+    shapes: list[Any],
+    limit: int = LIMIT,
+    places: Sequence[Any] | None = None,
 ) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
     """Return what to reduce, and the function that makes the list of tensors from the results.
 
-    Dense tensors of one type are joined, in their order, to vectors; one that has reached `limit`
-    bytes is full, so that n bytes need at most ⌈n / limit⌉. A sparse one travels alone; None stays.
+    Dense tensors of one type and one of the `places` are joined, in their order, to vectors; one
+    that has reached `limit` bytes is full, so that n bytes of a kind need at most ⌈n / limit⌉. A
+    sparse one travels alone; None stays.
     """
     sizes = [math.prod(shape) for shape in shapes]
-    groups = _group(tensors, sizes, limit)
+    groups = _group(tensors, sizes, limit, places or [None] * len(tensors))
 
     def join(group: list[int]) -> Any:
         if len(group) == 1:
@@ -39,19 +43,21 @@ def pack(
     return [join(group) for group in groups], unpack
 
 
-def _group(tensors: list[Any], sizes: list[int], limit: int) -> list[list[int]]:
+def _group(
+    tensors: list[Any], sizes: list[int], limit: int, places: Sequence[Any]
+) -> list[list[int]]:
     groups: list[list[int]] = []
-    newest: dict[tf.DType, tuple[list[int], int]] = {}
+    newest: dict[Any, tuple[list[int], int]] = {}
     for i, tensor in enumerate(tensors):
         if tensor is None:
             continue
         if isinstance(tensor, tf.IndexedSlices):
             groups.append([i])
             continue
-        group, filled = newest.get(tensor.dtype, ([], limit))
+        group, filled = newest.get((tensor.dtype, places[i]), ([], limit))
         if filled >= limit:
             group, filled = [], 0
             groups.append(group)
         group.append(i)
-        newest[tensor.dtype] = group, filled + sizes[i] * tensor.dtype.size
+        newest[tensor.dtype, places[i]] = group, filled + sizes[i] * tensor.dtype.size
     return groups

@@ -1,6 +1,7 @@
 """Data parallelism on the devices of one machine."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -73,7 +74,7 @@ class DataParallel(ExactReplicas, tf.distribute.MirroredStrategy):
 
     def __init__(self, devices: Sequence[str] | None = None, reduction: str = "auto") -> None:
         check_backend("DataParallel")
-        names = _default_devices() if devices is None else _check_devices(devices)
+        names = default_devices() if devices is None else check_devices(devices)
         self.reduction = _check_reduction(reduction, names)
         operation = REDUCTIONS.get(self.reduction)
         super().__init__(names, cross_device_ops=operation and operation())
@@ -108,43 +109,45 @@ def _check_reduction(reduction: str, names: list[str]) -> str:
     return reduction
 
 
-def _default_devices() -> list[str]:
+def default_devices() -> list[str]:
+    """Return the names of all GPUs, or of all (logical) CPUs where there is none."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return [device.name for device in tf.config.list_logical_devices(kind)]
 
 
-def _check_devices(devices: Sequence[str]) -> list[str]:
+def check_devices(devices: Any, name: str = "devices") -> list[str]:
+    """Return the full names of devices of this machine; raise if they are not."""
     if isinstance(devices, str) or not isinstance(devices, Sequence):
         raise TypeError(
-            "`devices` must be a list of device names such as ['GPU:0', 'GPU:1']. "
-            f"Received: devices={devices!r}"
+            f"`{name}` must be a list of device names such as ['GPU:0', 'GPU:1']. "
+            f"Received: {name}={devices!r}"
         )
-    received = f"Received: devices={list(devices)!r}"
-    names = [_full_name(device) for device in devices]
+    received = f"Received: {name}={list(devices)!r}"
+    names = [_full_name(device, name) for device in devices]
     there = [device.name for device in tf.config.list_logical_devices()]
     if not names:
-        raise ValueError(f"`devices` must name at least one of {there}. {received}")
-    if unknown := [name for name in names if name not in there]:
+        raise ValueError(f"`{name}` must name at least one of {there}. {received}")
+    if unknown := [each for each in names if each not in there]:
         raise ValueError(
-            f"`devices` must be devices of this machine, which are {there}; {unknown} are not. "
+            f"`{name}` must be devices of this machine, which are {there}; {unknown} are not. "
             f"{received}. Logical CPUs are made by `tf.config.set_logical_device_configuration` "
             "before TensorFlow starts."
         )
     if len(set(names)) < len(names):
-        raise ValueError(f"`devices` must name each device once. {received}")
-    if len({tf.DeviceSpec.from_string(name).device_type for name in names}) > 1:
-        raise ValueError(f"`devices` must all be of one kind. {received}")
+        raise ValueError(f"`{name}` must name each device once. {received}")
+    if len({tf.DeviceSpec.from_string(each).device_type for each in names}) > 1:
+        raise ValueError(f"`{name}` must all be of one kind. {received}")
     return names
 
 
-def _full_name(device: str) -> str:
+def _full_name(device: Any, name: str) -> str:
     """Return the name under which TensorFlow lists a device: `"gpu:1"` is `"/device:GPU:1"`."""
     if not isinstance(device, str):
-        raise TypeError(f"`devices` must hold names such as 'GPU:0'. Received: {device!r}")
+        raise TypeError(f"`{name}` must hold names such as 'GPU:0'. Received: {device!r}")
     try:
         spec = tf.DeviceSpec.from_string(device)
     except ValueError:
         raise ValueError(
-            f"`devices` must hold names such as 'GPU:0'. Received: {device!r}"
+            f"`{name}` must hold names such as 'GPU:0'. Received: {device!r}"
         ) from None
     return f"/device:{spec.device_type}:{spec.device_index or 0}"

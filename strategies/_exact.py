@@ -15,13 +15,15 @@ from keras import ops, tree
 from kerasopt._objective import Objective, takes_training
 from kerasopt._train_step import attending, forget_loss, note_loss
 from kerasopt.strategies._batches import WholeBatches, check_batches
-from kerasopt.strategies._buckets import pack
+from kerasopt.strategies._buckets import LIMIT, pack
+from kerasopt.strategies._grid import Summed
 from kerasopt.strategies._shard import (
     SUM,
     Shard,
     added_losses,
     gather,
     map_tensors,
+    own_device,
     replica_index,
     timed,
 )
@@ -84,6 +86,9 @@ class ExactReplicas(tf.distribute.Strategy):
         check_batches(dataset)
         return WholeBatches(dataset, self.prepare)
 
+    def place(self, variable: keras.Variable) -> Any:
+        """Return what gradients must have in common to be sent together; here they all may."""
+
     def prepare(self, model: keras.Model) -> None:
         """Prepare a model that is about to be trained or tested."""
 
@@ -101,13 +106,15 @@ class ExactReplicas(tf.distribute.Strategy):
         weights = model.trainable_weights if training else []
         counted = model.metrics_variables
         shapes = [*(v.shape for v in [*weights, *counted]), (), ()]
+        places = [self.place(v) for v in weights] + [None] * (len(counted) + 2)
+        limit = LIMIT if self.num_replicas_in_sync > 1 else 0  # alone, nothing is sent
         unpack: Callable[[list[Any]], list[Any]] = list
 
         def packed_results(batch: Any) -> list[Any]:
             nonlocal unpack
             gradients, seen = step(model, weights, batch, training)
             counts = [tf.convert_to_tensor(v.value) for v in counted]
-            packed, unpack = pack([*gradients, *counts, *seen], shapes)
+            packed, unpack = pack([*gradients, *counts, *seen], shapes, limit, places)
             return packed
 
         parts = self._run(packed_results, data)
@@ -116,7 +123,8 @@ class ExactReplicas(tf.distribute.Strategy):
         gradients, counts = sums[: len(weights)], sums[len(weights) : -2]
         if weights:
             note_loss(*sums[-2:])
-            model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+            with Summed(tf.distribute.get_strategy(), 0):
+                model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
             forget_loss()
         with keras.StatelessScope(zip(counted, counts, strict=True)):
             return model.get_metrics_result()
@@ -208,7 +216,7 @@ def forward(model: keras.Model, shard: Shard, x: Any, training: bool) -> Any:
     """Return the outputs for the rows of a replica."""
     with tf.device("CPU:0"):  # where the batch is: only the share goes to the replica
         own = shard.own(x)
-    with shard.at_work():
+    with shard.at_work(), tf.device(own_device()):
         takes = {"training": training} if takes_training(model.call) else {}
         return shard.real(model(own, **takes))
 

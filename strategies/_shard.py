@@ -106,11 +106,16 @@ def replica_index() -> int:
     return int(tf.get_static_value(context.replica_id_in_sync_group))
 
 
+def own_device() -> str:
+    """Return the device of the replica that is traced or runs."""
+    devices = tf.distribute.get_strategy().extended.worker_devices
+    return devices[replica_index() % len(devices)]
+
+
 def gather(t: tf.Tensor) -> tf.Tensor:
     """Return the rows of all replicas, in their order."""
     context = tf.distribute.get_replica_context()
-    devices = context.strategy.extended.worker_devices
-    with tf.device(devices[replica_index() % len(devices)]):  # without one it has no destination
+    with tf.device(own_device()):  # without one it has no destination
         plain = tf.cast(t, tf.int32) if t.dtype == tf.bool else tf.identity(t)
     exchange = functools.partial(context.all_gather, axis=0)
     rows = tf.cast(timed(context.strategy, exchange, plain), t.dtype)

@@ -14,6 +14,8 @@ else:
 
 apply_when = _backend.apply_when
 assign_when = _backend.assign_when
+beside = _backend.beside
+devices_of = _backend.devices_of
 gradient_of = _backend.gradient_of
 in_one_pass = _backend.in_one_pass
 in_turn = _backend.in_turn

@@ -1,5 +1,6 @@
 """Where an update runs on the backends without replicas: the twin of `_tensorflow_devices`."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,16 @@ from keras import ops
 def summed(gradients: Sequence[Any]) -> list[Any]:
     """Return the gradients."""
     return list(gradients)
+
+
+def devices_of(weight: Any) -> tuple[()]:
+    """Return nothing: the backend says where weights are."""
+    return ()
+
+
+def beside(weight: Any) -> contextlib.AbstractContextManager[None]:
+    """Do nothing."""
+    return contextlib.nullcontext()
 
 
 def outside_replicas(function: Callable[..., None], *arguments: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from kerasopt.optimizers._devices import beside, devices_of
+
 SMALL = 1 << 14  # elements: on 2 CPU cores a larger weight is faster by itself
 
 
@@ -50,7 +52,8 @@ class Pack:
             shape = optimizer.shape_of(name, self.shapes[self.places[0]])
             if shape == self.shapes[self.places[0]]:
                 return optimizer.add_variable_from_reference(self.first, name, initializer)
-        return optimizer.add_variable(shape, initializer, self.first.dtype, name=name)
+        with beside(self.first):
+            return optimizer.add_variable(shape, initializer, self.first.dtype, name=name)
 
     def join(self, tensors: Sequence[Any], places: Sequence[int]) -> Any:
         """Return one tensor, of the type of the weights, for those of the weights at `places`."""
@@ -112,10 +115,10 @@ class Pack:
 
 
 def packs(weights: Mapping[int, Any], decays: Mapping[int, bool], join: bool) -> list[Pack]:
-    """Return the packs of all weights: the small ones of a dtype together, if they may join."""
+    """Return the packs of all weights: small ones of a dtype and a device together."""
     groups: dict[Any, dict[int, Any]] = {}
     for place, weight in weights.items():
         together = join and math.prod(weight.shape) < SMALL
-        key = (weight.dtype, decays[place]) if together else place
+        key = (weight.dtype, decays[place], devices_of(weight)) if together else place
         groups.setdefault(key, {})[place] = weight
     return [Pack(group, decays[next(iter(group))]) for group in groups.values()]

@@ -4,11 +4,14 @@ Keras calls optimizers within every replica, under TensorFlow's own strategies, 
 the replicas, under those of kerasopt and where there is no strategy.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from kerasopt._tensorflow_columns import devices_of as devices_of
 
 
 def summed(gradients: Sequence[Any]) -> list[Any]:
@@ -38,6 +41,14 @@ def on_each_copy(function: Callable[..., None], weights: Sequence[Any], *rest: A
     strategy.extended.update(
         weights[0], lambda first, *args: function(*args), args=(weights, *rest), group=False
     )
+
+
+def beside(weight: Any) -> contextlib.AbstractContextManager[Any]:
+    """Create the variables of the body on the devices of a weight."""
+    value = _native(weight)
+    if not hasattr(value, "distribute_strategy"):
+        return contextlib.nullcontext()
+    return value.distribute_strategy.extended.colocate_vars_with(value)
 
 
 def _native(value: Any) -> Any:

@@ -5,7 +5,7 @@ QUICK := not slow and not peers
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow test-peers exactness soak lint format wheel bench race clean
+.PHONY: demo test test-slow test-peers exactness soak plan-tables lint format wheel bench race clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
@@ -29,6 +29,9 @@ exactness: .venv/installed  ## the table: replicas against one device, case by c
 
 soak: .venv/installed  ## a training killed at thirty random moments, against one left alone, bit for bit
 	$(BIN)/python -m tests.soak --kills 30
+
+plan-tables: .venv/installed  ## the planner beside published figures; fails where it is too far off
+	$(BIN)/python -m kerasopt.strategies.validate_plan
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
+from kerasopt.layers import Column, CrossConnection
 from kerasopt.strategies._flops import (
     ATTENTION,
     CONVOLUTIONS,
@@ -26,7 +27,6 @@ from kerasopt.strategies._trace import Call, one_sample, record, tensors
 
 PRODUCTS = ("Matmul", "Einsum", "Tensordot", "Dot", "Conv", "DotProductAttention")  # of keras.ops
 MIXING = (layers.Dense, layers.EinsumDense, layers.RNN, *TRANSPOSED)  # all maps for each of theirs
-COLUMN, CROSSING = "Column", "CrossConnection"  # layers of kerasopt that say what crosses
 BACKWARD = 2  # forward passes that a backward one takes: gradients of the inputs, of the weights
 
 
@@ -103,11 +103,10 @@ class Tally:
 
     def add(self, call: Call, in_column: bool = False) -> None:
         """Add a call and those within it."""
-        kind = type(call.layer).__name__
         if isinstance(call.layer, layers.TimeDistributed):
             self._add_each_time(call)
             return
-        if kind == CROSSING:
+        if isinstance(call.layer, CrossConnection):
             self.cross(call.inputs)
             self.whole.update((id(t), t) for t in tensors(call.outputs))
             return
@@ -116,12 +115,12 @@ class Tally:
         count = rule(call.layer)
         flops = count(call) if count else 0.0
         if flops is None or not (count or _is_explained(call)):
-            self.unknown.add(f"{call.layer.name} ({kind})")
+            self.unknown.add(f"{call.layer.name} ({type(call.layer).__name__})")
         self.flops += flops or 0.0
         self.kept += _kept(call)
         if not isinstance(call.layer, layers.RNN):  # which are counted with their cells
             for inner in call.calls:
-                self.add(inner, in_column or kind == COLUMN)
+                self.add(inner, in_column or isinstance(call.layer, Column))
 
     def _add_each_time(self, call: Call) -> None:
         """Count the layer within a `TimeDistributed`, which Keras does not call as others."""

@@ -1,8 +1,8 @@
 """The planner against published tables: python -m kerasopt.strategies.validate_plan.
 
 Two constants are fitted for each table; all else comes from the models, the presets and the
-formulas of `kerasopt.strategies.plan`. The papers do not describe the links and Dean et al. not the
-machines: PCIe 2 through the host, 10 Gb/s Ethernet and 20 cores of 2012 are assumed.
+formulas of `kerasopt.strategies.plan`. Assumed are PCIe 2 through the host, 10 Gb/s Ethernet and 20
+cores of 2012 in each machine.
 """
 
 import itertools

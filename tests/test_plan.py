@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import kerasopt
 from kerasopt.__main__ import main
 from kerasopt.strategies import (
     Device,
@@ -147,31 +148,14 @@ def test_groups_do_not_cross() -> None:
     assert crossing.among(4) == (4 * 8 * 8 * 4 * 3 / 4, 3)
 
 
-class Column(layers.Layer):
-    """Has the name of kerasopt's layer."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def call(self, x: Any) -> Any:
-        return self.layer(x)
-
-
-class CrossConnection(layers.Layer):
-    """Has the name of kerasopt's layer."""
-
-    def call(self, x: Any) -> Any:
-        return keras.ops.concatenate(x)
-
-
 def test_columns_exchange_at_cross_connections_only() -> None:
     x = keras.Input((8, 8, 3))
     columns = [
-        Column(network((8, 8, 3), layers.Conv2D(4, 1), layers.Conv2D(4, 3)))(x) for _ in range(2)
+        kerasopt.layers.Column([layers.Conv2D(4, 1), layers.Conv2D(4, 3)], column)(x)
+        for column in range(2)
     ]
-    crossed = CrossConnection()(columns)
-    costs = model_costs(keras.Model(x, layers.GlobalMaxPooling2D()(crossed)))
+    crossed = kerasopt.layers.CrossConnection()(columns)
+    costs = model_costs(keras.Model(x, layers.GlobalMaxPooling2D()(crossed[0])))
     assert costs.crossings == (Crossing(4 * 6 * 6 * 4),) * 2
 
 

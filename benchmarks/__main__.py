@@ -5,8 +5,17 @@ import sys
 from importlib import import_module
 
 HEAD = "| task | peer | ours, ms | peer, ms | ours / peer |\n|---|---|---|---|---|"
-NAMES = [*("optimizers", "second_order", "layers", "augmentation", "adapt", "callbacks")]
-NAMES += ["strategies", "workers"]
+NAMES = (
+    "optimizers",
+    "second_order",
+    "layers",
+    "augmentation",
+    "adapt",
+    "data",
+    "callbacks",
+    "strategies",
+    "workers",
+)
 
 if names := sys.argv[1:]:
     for name in names:

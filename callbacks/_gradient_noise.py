@@ -8,6 +8,7 @@ import keras
 from keras import ops, tree
 
 from kerasopt._objective import of_batch
+from kerasopt.optimizers._flat import norm
 
 
 def noise_scale(model: keras.Model, batches: Iterable[Any]) -> float:
@@ -19,18 +20,15 @@ def noise_scale(model: keras.Model, batches: Iterable[Any]) -> float:
     Both are without bias. Where noise hides the gradient, the ratio is infinite.
     """
     others = [(variable, ops.copy(variable)) for variable in model.non_trainable_variables]
-    total, small, count = None, 0.0, 0
+    total: list[Any] = []
+    small, count = 0.0, 0
     for batch in batches:
         count += 1
         data = keras.utils.unpack_x_y_sample_weight(batch)
         rows = len(tree.flatten(data)[0])
         gradient = of_batch(model, data, model.trainable_variables, others).gradient()
-        small += float(_square(gradient))
-        total = gradient if total is None else [a + b for a, b in zip(total, gradient, strict=True)]
-    small, big = small / count, float(_square(total)) / count**2
+        small += float(norm(gradient)) ** 2
+        total = [a + b for a, b in zip(total, gradient, strict=True)] if total else gradient
+    small, big = small / count, (float(norm(total)) / count) ** 2
     signal, noise = count * big - small, rows * count * (small - big)
     return noise / signal if signal > 0 else inf
-
-
-def _square(gradient: Any) -> Any:
-    return sum(ops.sum(ops.square(ops.cast(each, "float32"))) for each in gradient)

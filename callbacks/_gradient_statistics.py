@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerasopt.optimizers._flat import norm
+
 # The figures by the names of the callback's argument, and what they are called in the logs.
 STATISTICS = {
     "norm": "gradient_norm",
@@ -58,17 +60,13 @@ def _flat(tensors: Sequence[Any], places: list[int]) -> Any:
     return ops.concatenate([ops.cast(part, "float32") for part in parts])
 
 
-def _norm(g: Any) -> Any:
-    return ops.sqrt(ops.sum(ops.square(g)))
-
-
 def _ratio(g: Any, before: Any, after: Any) -> Any:
-    length = _norm(before)
-    return ops.where(length > 0, _norm(after - before) / ops.where(length > 0, length, 1.0), 0.0)
+    length, way = norm([before]), norm([after - before])
+    return ops.where(length > 0, way / ops.where(length > 0, length, 1.0), 0.0)
 
 
 _FIGURES = {
-    "norm": lambda g, *_: _norm(g),
+    "norm": lambda g, *_: norm([g]),
     "mean": lambda g, *_: ops.mean(g),
     "std": lambda g, *_: ops.std(g),
     "zero_fraction": lambda g, *_: ops.mean(ops.cast(g == 0, "float32")),

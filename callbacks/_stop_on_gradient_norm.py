@@ -9,6 +9,7 @@ from kerasopt._acting import ActingCallback
 from kerasopt._validation import check_number
 from kerasopt.callbacks._every import position
 from kerasopt.callbacks._gradient_tap import GradientTap
+from kerasopt.optimizers._flat import norm
 
 
 class StopOnGradientNorm(ActingCallback):
@@ -83,4 +84,4 @@ class StopOnGradientNorm(ActingCallback):
 
 
 def _norm(gradients: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> Any:
-    return ops.reshape(ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients)), (1,))
+    return ops.reshape(norm(gradients), (1,))

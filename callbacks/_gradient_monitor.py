@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kerasopt._files import check_writable
+from kerasopt._strategy import is_chief
 from kerasopt._validation import check_count, check_flag, check_names
 from kerasopt.callbacks._curve_figure import check_picture
 from kerasopt.callbacks._gradient_diagnosis import exploded, vanished
@@ -61,11 +62,13 @@ class GradientMonitor(keras.callbacks.Callback):
         path: File to draw the norms to, layers against steps, after each epoch; its suffix,
             `.png`, `.svg` or `.pdf`, names the format. Defaults to None: no picture.
         log_dir: Folder for TensorBoard, to which all that was taken is written, or None. It needs
-            TensorFlow on any backend. Defaults to None.
+            TensorFlow on any backend. Defaults to None. Of `kerasopt.strategies.MultiWorker` the
+            chief writes both.
 
     Attributes:
         history: What was taken, as lists of equal length by the names of the logs, and `"step"`,
-            counted from 1 by the optimizer.
+            counted from 1 by the optimizer, which may have gone back to one, and with
+            `gradient_accumulation_steps` takes one in so many batches.
         histograms: One list of counts a step by layer, if asked for.
 
     Raises:
@@ -115,15 +118,21 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         self.log_dir = log_dir
         self._tap: GradientTap | None = None
-        self.set_state({"history": {"step": []}, "histograms": {}})
+        self._steps: list[int]  # that are looked at in this epoch
+        self._rows: list[list[float]]
+        self.set_state(
+            {"history": {"step": []}, "histograms": {}, "warned": [], "steps": [], "rows": []}
+        )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the gradients from now on."""
         self.on_train_end()  # where the training before was broken off
-        if self.path:
+        self._writes = is_chief(self.model)
+        if self.path and self._writes:
             check_writable("path", self.path)
-        self._summaries = Summaries(self.log_dir) if self.log_dir else None
-        self._warned: set[str] = set()
+        self._summaries = Summaries(self.log_dir) if self.log_dir and self._writes else None
+        self._warned: list[str] = []
+        self._steps, self._rows = [], []
         self._layers = layers_of(self.model)
         self._figures = LayerStatistics(self._layers, self.statistics, self._takes_histograms)
         shape = KEPT, len(self._layers) * self._figures.width
@@ -133,8 +142,9 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Take what the epoch has left; log, draw and warn."""
-        assert self._tap is not None
-        steps, values = self._tap.read()
+        self._read()
+        steps, values = np.array(self._steps, "int64"), np.array(self._rows, "float32")
+        self._steps, self._rows = [], []
         figures = values.reshape(len(steps), len(self._layers), self._figures.width)
         taken = self._named(figures)
         logs.update({name: float(np.mean(v)) if v.size else nan for name, v in taken.items()})
@@ -153,13 +163,24 @@ class GradientMonitor(keras.callbacks.Callback):
             self._tap = None
 
     def get_state(self) -> dict[str, Any]:
-        """Return what has been taken, as a dict that JSON can hold."""
-        return deepcopy({"history": self.history, "histograms": self.histograms})
+        """Return what has been taken, in the middle of an epoch too, as a dict for JSON."""
+        self._read()
+        taken = {"history": self.history, "histograms": self.histograms, "warned": self._warned}
+        return deepcopy({**taken, "steps": self._steps, "rows": self._rows})
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
         self.history: dict[str, list[float]] = deepcopy(state["history"])
         self.histograms: dict[str, list[list[float]]] = deepcopy(state["histograms"])
+        self._warned = list(state["warned"])
+        self._steps, self._rows = list(state["steps"]), list(state["rows"])
+
+    def _read(self) -> None:
+        """Take from the device what is there."""
+        if self._tap is not None:
+            steps, rows = self._tap.read()
+            self._steps = [*self._steps, *steps.tolist()][-KEPT:]
+            self._rows = [*self._rows, *rows.tolist()][-KEPT:]
 
     def _named(self, figures: np.ndarray) -> dict[str, np.ndarray]:
         return {
@@ -188,7 +209,7 @@ class GradientMonitor(keras.callbacks.Callback):
         """Draw all norms, and warn of those of these steps."""
         layers = [*self._layers]
         norms = np.array([self.history[f"gradient_norm/{layer}"] for layer in layers]).T
-        if self.path:
+        if self.path and self._writes:
             draw_norms(self.path, layers, np.array(self.history["step"]), norms)
         earlier, new = np.split(norms, [-len(steps)])
         scaled = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -197,5 +218,5 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _warn(self, what: str, text: str | None) -> None:
         if text and what not in self._warned:
-            self._warned.add(what)
+            self._warned.append(what)
             warnings.warn(text, stacklevel=2)

@@ -22,16 +22,16 @@ class GradientTap:
     """Keeps figures of the gradients of every so many steps, until they are read.
 
     They are computed where the optimizer takes its step, of what it is given: the gradients of the
-    whole batch, before the optimizer clips or accumulates them. Nothing comes to Python before
-    `read`. `row(gradients, before, after)` returns a vector of figures; `before` and `after` are
-    the weights around the step, `before` surely if `keeps`. Of `shape` vectors, the number and the
-    length, the last are kept.
+    whole batch, before the optimizer clips or accumulates them; of those that it accumulates, the
+    last. Nothing comes to Python before `read`. `row(gradients, before, after)` returns a vector of
+    figures; `before` and `after` are the weights around the step, `before` surely if `keeps`. Of
+    `shape` vectors, the number and the length, the last are kept.
     """
 
     def __init__(
         self, model: keras.Model, row: Row, shape: tuple[int, int], every: int, keeps: bool
     ) -> None:
-        self._model, self._last = model, 0
+        self._model = model
         self._ring = _backend.Ring(model, row, shape, every, keeps)
         self._install(lambda rings: [*rings, self._ring])
 
@@ -42,9 +42,8 @@ class GradientTap:
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the steps since the last reading, counted from 1, and their figures."""
         steps, values = self._ring.read()
-        new = np.flatnonzero(steps > self._last)
-        order = new[np.argsort(steps[new])]
-        self._last = max(steps[order], default=self._last)
+        new = np.flatnonzero(steps)
+        order = new[np.argsort(steps[new], kind="stable")]
         return steps[order], values[order]
 
     def _install(self, change: Callable[[list[Any]], list[Any]]) -> None:
@@ -55,3 +54,10 @@ class GradientTap:
             _open[optimizer] = rings, _backend.install(self._model, rings)
         else:
             self._model.make_train_function(force=True)
+
+
+def forget(model: keras.Model) -> None:
+    """Let the taps of a model forget what they have not been read of."""
+    rings, _ = _open.get(model.optimizer, ([], None))
+    for ring in rings:
+        ring.read()

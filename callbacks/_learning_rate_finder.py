@@ -13,11 +13,14 @@ from kerasopt._acting import ActingCallback
 from kerasopt._files import check_writable
 from kerasopt._objective import of_batch
 from kerasopt._rate_factor import LearningRate
+from kerasopt._strategy import is_chief
 from kerasopt._validation import check_choice, check_count, check_number
 from kerasopt.callbacks._batches import endless_batches
 from kerasopt.callbacks._curve_figure import check_picture, smoothed
+from kerasopt.callbacks._gradient_tap import forget
 from kerasopt.callbacks._range_test import RangeTest
 from kerasopt.callbacks._snapshot import Snapshot, training_state
+from kerasopt.optimizers._flat import norm
 
 DIVERGED = 4.0  # times the lowest smoothed loss
 PRODUCTS = 30  # of the power iteration
@@ -40,8 +43,8 @@ class LearningRateFinder(ActingCallback):
         batch_size: Number of rows of a batch, of arrays. Defaults to 32.
         suggest: `"valley"`, `"steepest"` or `"curvature"`. Defaults to `"valley"`.
         smooth: Factor β in [0, 1) of the moving average of the loss. Defaults to 0.9.
-        path: File to draw the loss against the rate to, `.png`, `.svg` or `.pdf`, or None. Defaults
-            to None.
+        path: File to draw the loss against the rate to, `.png`, `.svg` or `.pdf`, or None; of
+            `kerasopt.strategies.MultiWorker` the chief draws. Defaults to None.
         seed: Seed of the order of the rows. Defaults to 0.
 
     Attributes:
@@ -50,7 +53,9 @@ class LearningRateFinder(ActingCallback):
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument is outside its range; when training begins: the rate is a function,
-            a schedule that begins at zero, or the loss is not finite in the first two steps.
+            a schedule that begins at zero, the loss is not finite in the first two steps, or it has
+            no curvature, such as that of a linear model's mean absolute error, and `suggest` is
+            `"curvature"`.
         OSError: When training begins: the file cannot be written.
 
     Reference:
@@ -96,11 +101,16 @@ class LearningRateFinder(ActingCallback):
         self.result: RangeTest | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the rate in hand."""
+        self._rate = LearningRate(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Find the rate, unless it has been found, and set it."""
         if self.result is None:
             self.result = self._find(self.model)
-            _set(LearningRate(self.model), self.result.learning_rate)
-            self.note(1, f"rate = {self.result.learning_rate:.2g}")
+            forget(self.model)
+            _set(self._rate, self.result.learning_rate)
+            self.note(epoch + 1, f"rate = {self.result.learning_rate:.2g}")
 
     def get_state(self) -> dict[str, Any]:
         """Return what has been found."""
@@ -112,8 +122,9 @@ class LearningRateFinder(ActingCallback):
 
     def _find(self, model: keras.Model) -> RangeTest:
         """Run the test, and put everything back."""
-        if self.path:
-            check_writable("path", self.path)
+        path = self.path if is_chief(model) else None
+        if path:
+            check_writable("path", path)
         arguments = self.x, self.y, self.sample_weight, self.batch_size, self.seed
         batches = endless_batches(*arguments)
         first = next(batches)
@@ -131,8 +142,8 @@ class LearningRateFinder(ActingCallback):
             state.restore()
             rate.state = factors
         result = RangeTest(rates[: len(losses)], losses, self.smooth, curvature, self.suggest)
-        if self.path:
-            result.plot(self.path)
+        if path:
+            result.plot(path)
         return result
 
     def _losses(
@@ -166,7 +177,8 @@ def find_learning_rate(model: keras.Model, x: Any, y: Any = None, **kwargs: Any)
         s ← β s + (1 - β) J,  without bias               β = smooth
         valley      the middle of the longest stretch of steps in which s falls
         steepest    argmin ds / d log η
-        curvature   1 / λ,   λ the largest |eigenvalue| of the Hessian, on the first batch
+        curvature   1 / λ,   λ the largest |eigenvalue| of the Hessian, on the first batch;
+                    infinite where the loss has no curvature
 
     The first two are looked for up to the lowest s, without the first 1 / (1 - β) steps, whose
     average is of few. They depend on the optimizer; the third is the rate of plain gradient descent
@@ -229,10 +241,7 @@ def _curvature(model: keras.Model, batch: Any) -> float:
     random = np.random.default_rng(0)
     v = [ops.convert_to_tensor(random.normal(size=w.shape), w.dtype) for w in objective.values]
     for _ in range(PRODUCTS):
-        length = _norm(v)
+        length = norm(v)
+        length = ops.where(length > 0, length, 1.0)  # along a direction without curvature
         v = objective.hvp([each / ops.cast(length, each.dtype) for each in v])
-    return float(_norm(v))
-
-
-def _norm(v: list[Any]) -> Any:
-    return ops.sqrt(sum(ops.sum(ops.square(ops.cast(each, "float32"))) for each in v))
+    return float(norm(v))

@@ -1,6 +1,7 @@
 """What a range test of the learning rate found."""
 
 from collections.abc import Sequence
+from math import inf, isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,14 @@ class RangeTest:
         self.suggestions = {
             "valley": part[valley(falling)],
             "steepest": part[steepest(part, falling)],
-            "curvature": 1 / curvature,
+            "curvature": 1 / curvature if curvature else inf,
         }
         self.learning_rate = self.suggestions[suggest]
+        if not isfinite(self.learning_rate):
+            raise ValueError(
+                "`suggest` must be 'valley' or 'steepest' where the loss has no curvature. "
+                f"Received: suggest={suggest!r}; the largest eigenvalue is {curvature}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments that make this object again."""
@@ -60,6 +66,8 @@ class RangeTest:
             self.rates, self.smoothed, color=LINES["smoothed"], linewidth=1.8, label="smoothed"
         )
         for name, rate in self.suggestions.items():
+            if not isfinite(rate):
+                continue
             label = f"{name}: {rate:.3g}"
             axes.axvline(rate, color=LINES[name], linestyle="--", linewidth=1.2, label=label)
         low, high = min(self.smoothed), max(self.smoothed[0], np.median(self.smoothed))

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerasopt._rate_factor import innermost
+
 
 def replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
     """Give an object an attribute of its own; return what takes it back."""
@@ -14,6 +16,27 @@ def replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
     if before is None:
         return lambda: delattr(owner, name)
     return lambda: setattr(owner, name, before)
+
+
+class Steps:
+    """Which steps of an optimizer are looked at: every so many of those in which weights change.
+
+    Attributes:
+        count: The variable that counts the calls of the optimizer, accumulating ones included.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
+        inner = next(innermost(optimizer))
+        self.count = inner.variables[0]
+        self._calls = inner.gradient_accumulation_steps or 1
+
+    def is_due(self, count: Any, every: int) -> Any:
+        """Return whether the next call is one to look at."""
+        return count % (self._calls * every) == self._calls - 1
+
+    def number(self, count: Any) -> Any:
+        """Return which step the next call belongs to, from 1."""
+        return count // self._calls + 1
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -77,7 +77,7 @@ class LearningRate:
 
     def __init__(self, model: keras.Model) -> None:
         build_optimizer(model)
-        self._optimizers = list(_innermost(model.optimizer))
+        self._optimizers = list(innermost(model.optimizer))
         self.layers = [0] * len(model.trainable_variables)
         if sum(map(_wrap_schedule, self._optimizers)):
             model.make_train_function(force=True)
@@ -170,15 +170,15 @@ def build_optimizer(self: keras.Model) -> None:
         self.optimizer.build(self.trainable_variables)
 
 
-def _innermost(optimizer: Any) -> Iterator[Any]:
+def innermost(optimizer: Any) -> Iterator[Any]:
     """Yield the optimizers within an optimizer that hold a rate of their own."""
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
         for each in optimizer.optimizers:
-            yield from _innermost(each)
+            yield from innermost(each)
     elif isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        yield from _innermost(optimizer.inner_optimizer)
+        yield from innermost(optimizer.inner_optimizer)
     elif isinstance(optimizer, OptimizerWrapper):
-        yield from _innermost(optimizer.optimizer)
+        yield from innermost(optimizer.optimizer)
     else:
         yield optimizer
 

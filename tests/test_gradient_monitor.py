@@ -7,13 +7,20 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras.optimizers.schedules import ExponentialDecay
 from matplotlib.image import imread
 
 import kerasopt
-from kerasopt.callbacks import GradientMonitor, StopOnGradientNorm
+from kerasopt.callbacks import (
+    AdaptiveLearningRate,
+    GradientMonitor,
+    LearningRateFinder,
+    StopOnGradientNorm,
+)
 from kerasopt.callbacks._gradient_diagnosis import exploded, vanished
 from kerasopt.callbacks._gradient_statistics import STATISTICS
 from tests.contract.cases import dense_model
+from tests.workers import launch
 
 LAYERS = ("bottom", "top")
 
@@ -180,6 +187,46 @@ def test_epoch_without_a_step_and_state() -> None:
     assert first.history["step"] == [1, 6]
 
 
+def test_steps_that_the_optimizer_goes_back_to() -> None:
+    model = linear_model(keras.optimizers.SGD(ExponentialDecay(30.0, 100, 0.9)))
+    monitor, adaptive = GradientMonitor(every=1, statistics=["mean"]), AdaptiveLearningRate()
+    fit(model, monitor, adaptive, stop := StopOnGradientNorm(1e-9), epochs=4)  # of four steps
+    assert adaptive.events[0] == (1, "back, rate × 0.7")
+    assert monitor.history["step"][:8] == [1, 2, 3, 4, 1, 2, 3, 4]
+    assert len(monitor.history["step"]) == 16
+    assert stop.events == []
+
+
+def test_step_goes_on_with_the_optimizer() -> None:
+    """Its count is another one after the callback has begun, such as that of a checkpoint."""
+    model, monitor = linear_model(), GradientMonitor(every=3, statistics=["std"])
+    restore = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: model.optimizer.iterations.assign(7)
+    )
+    fit(model, monitor, restore)
+    assert monitor.history["step"] == [10, 13, 16, 19]
+
+
+def test_accumulated_gradients() -> None:
+    """Steps are those in which the weights change."""
+    model = linear_model(keras.optimizers.SGD(0.1, gradient_accumulation_steps=3))
+    monitor = GradientMonitor(every=2)
+    fit(model, monitor, epochs=6)  # of four batches
+    assert monitor.history["step"] == [1, 3, 5, 7]
+    assert min(monitor.history["update_ratio/top"]) > 0
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_beside_the_test_of_the_rate(first: bool) -> None:
+    """Whichever takes the schedule in hand first; the steps of the test are not looked at."""
+    model = linear_model(keras.optimizers.SGD(ExponentialDecay(0.1, 100, 0.9)))
+    monitor, finder = GradientMonitor(every=2), LearningRateFinder(*data(), steps=5, batch_size=2)
+    stop = StopOnGradientNorm(1e-9)
+    fit(model, *([monitor, stop, finder] if first else [finder, monitor, stop]))
+    assert monitor.history["step"] == [1, 3, 5, 7, 9, 11]
+    assert "make_train_function" not in vars(model)
+
+
 def test_weights_without_a_gradient() -> None:
     model = linear_model()
     model.layers[0].trainable = False
@@ -274,6 +321,27 @@ def test_picture(tmp_path: Path) -> None:
 def test_unwritable_picture() -> None:
     with pytest.raises(OSError, match="`path` must be a file that can be written"):
         fit(linear_model(), GradientMonitor(path="/proc/norms.png"))
+
+
+CLUSTER = """
+with kerasopt.strategies.MultiWorker().scope():
+    model = build()
+looks = [
+    kerasopt.callbacks.GradientMonitor(1, ["norm"], path=here / "n.png", log_dir=here / "tb"),
+    kerasopt.callbacks.LearningRateFinder(x, y, steps=3, path=here / "r.png"),
+    kerasopt.callbacks.LearningCurve(here / "c.png", monitor="loss"),
+]
+model.fit(x, y, epochs=3, verbose=0, callbacks=looks)
+"""
+
+
+@pytest.mark.alone
+@pytest.mark.tensorflow
+def test_the_chief_writes_the_files(tmp_path: Path) -> None:
+    status, output = launch(tmp_path, CLUSTER)
+    assert status == 0, output
+    assert {"n.png", "r.png", "c.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert len([*(tmp_path / "tb").iterdir()]) == 1
 
 
 @pytest.mark.tensorflow

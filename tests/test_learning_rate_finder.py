@@ -178,6 +178,15 @@ def test_what_was_found_is_kept(digits: tuple) -> None:
     assert float(model.optimizer.learning_rate) == rate
 
 
+def test_loss_without_curvature() -> None:
+    model, x, y, _ = quadratic()
+    model.compile("sgd", "mae")
+    found = find_learning_rate(model, x, y, steps=5)
+    assert found.suggestions["curvature"] == np.inf
+    with pytest.raises(ValueError, match=r"`suggest` must be 'valley' or .* Received: suggest='cu"):
+        find_learning_rate(model, x, y, steps=5, suggest="curvature")
+
+
 @pytest.mark.tensorflow
 def test_under_a_strategy(digits: tuple) -> None:
     strategy = kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"])

@@ -22,8 +22,9 @@ class EvaluateEvery(keras.callbacks.Callback):
     beside their weights, random generators included, are put back after each evaluation.
 
     Args:
-        n_batches: Number ≥ 1 of training batches between two evaluations, counted over epochs. With
-            `steps_per_execution` the evaluation comes after the execution that reaches it.
+        n_batches: Number ≥ 1 of training batches between two evaluations, counted over the epochs
+            of a `fit`. With `steps_per_execution` the evaluation comes after the execution that
+            reaches it.
         data: What to evaluate on: a tuple (x, y) or (x, y, sample_weight), or a dataset.
         batch_size: Rows of a batch where `data` is arrays. Defaults to that of `evaluate`, 32.
 
@@ -52,9 +53,14 @@ class EvaluateEvery(keras.callbacks.Callback):
     def __init__(self, n_batches: int, data: Any, batch_size: int | None = None) -> None:
         super().__init__()
         self._every = Every("n_batches", n_batches)
+        self.n_batches = n_batches
         self.data = data
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.history: dict[str, list[float]] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin to count."""
+        self._every.begin_training()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Expect the first batch of the epoch."""
@@ -75,11 +81,11 @@ class EvaluateEvery(keras.callbacks.Callback):
     def get_state(self) -> dict[str, Any]:
         """Return the steps and values, as a dict that JSON can hold."""
         history = {name: list(values) for name, values in self.history.items()}
-        return {"step": self._every.count, "history": history}
+        return {"every": self._every.get_state(), "history": history}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
-        self._every.count = state["step"]
+        self._every.set_state(state["every"])
         self.history = {name: list(values) for name, values in state["history"].items()}
 
     def _hand_in(self, logs: dict[str, Any] | None) -> None:

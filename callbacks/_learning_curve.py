@@ -43,8 +43,9 @@ class LearningCurve(keras.callbacks.Callback):
     changes it has a panel, too. The file is replaced whole after each epoch, so that it can be
     looked at any time and survives an interruption; in a notebook the cell shows it as well.
 
-    When training ends after five epochs or more, `diagnosis` is printed: whether the curves show
-    underfitting, overfitting, a wrong rate and so on, by which figures, and what to try.
+    When training ends after five epochs or more, `diagnosis` is printed, unless `fit` has
+    `verbose=0`: whether the curves show underfitting, overfitting, a wrong rate and so on, by which
+    figures, and what to try.
 
     A second `fit` with the same object goes on with the same curve. Under
     `kerasopt.strategies.MultiWorker` the chief draws and prints.
@@ -70,7 +71,8 @@ class LearningCurve(keras.callbacks.Callback):
             name. Defaults to `"auto"`.
         every_batches: Number of batches, ≥ 1, after which the error of these batches is taken in
             and drawn, beside that of the epochs; None for epochs alone. Defaults to None.
-        verbose: Whether to print the diagnosis when training ends. Defaults to True.
+        verbose: Whether to print the diagnosis when training ends, if `fit` prints anything.
+            Defaults to True.
 
     Attributes:
         epochs: The numbers of the epochs seen, from 1.
@@ -124,22 +126,24 @@ class LearningCurve(keras.callbacks.Callback):
         self.show_learning_rate = check_flag("show_learning_rate", show_learning_rate)
         self.title, self.monitor = title, monitor
         self.mode = check_choice("mode", mode, ("auto", "min", "max"))
-        self.every_batches = every_batches and check_count("every_batches", every_batches)
+        counts = every_batches is not None
+        self.every_batches = check_count("every_batches", every_batches) if counts else None
         self.verbose = check_flag("verbose", verbose)
         self._largest_is_best = _largest_is_best(monitor, mode)
         self._figure: CurveFigure | None = None
         self._view: Any = None
         self._epochs_before: int | None = None
         epochs, values = ([], {}) if history is None else read_history("history", history)
+        self.batches: list[tuple[int, int, int, float]]
         self._acting: list[tuple[ActingCallback, int]] = []
-        self._steps: int | None = None
-        self.set_state({"epochs": epochs, "history": values, "batches": [], "events": []})
+        state: dict[str, Any] = {"epochs": epochs, "history": values, "batches": [], "events": []}
+        self.set_state({**state, "within": (0, 0, 0.0)})
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Check that the file can be written."""
-        check_writable("path", self.path)
+        if is_chief(self.model):
+            check_writable("path", self.path)
         self._epochs_before = None
-        self._steps = self.params.get("steps")
         acting = [each for each in callbacks_of_fit() if isinstance(each, ActingCallback)]
         self._acting = [(each, len(each.events)) for each in acting]
         self._view = notebook_view()
@@ -150,17 +154,19 @@ class LearningCurve(keras.callbacks.Callback):
             done = self.epochs[-1] if self.epochs else 0
             self._epochs_before = max(0, done - epoch)  # 0 where `initial_epoch` counts on
         self._number = self._epochs_before + epoch + 1
-        self._count, self._sum = 0, 0.0
+        self._done, self._count, self._sum = 0, 0, 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Take in the mean error of some batches: Keras logs that of all since the epoch began."""
-        count = steps_done(batch, self._steps)
+        steps = self.params["steps"]
+        self._done = count = steps_done(batch, steps)
         if self.every_batches is None or count - self._count < self.every_batches:
             return
         total = count * float((logs or {})["loss"])
-        self.batches.append((self._number, count, (total - self._sum) / (count - self._count)))
+        value = (total - self._sum) / (count - self._count)
+        self.batches.append((self._number, count, int(steps or 0), value))
         self._count, self._sum = count, total
-        if self._steps and self.epochs:
+        if steps and self.epochs:
             self._draw()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -169,7 +175,7 @@ class LearningCurve(keras.callbacks.Callback):
         if self.show_learning_rate and (rate := self._learning_rate()) is not None:
             logs.setdefault(RATE, rate)
         self._append(self._number, logs)
-        self._steps = self._steps or self._count
+        self.batches = [(*e[:2], e[2] or self._done, e[3]) for e in self.batches]
         if (epoch + 1) % self.every == 0:
             self._draw()
 
@@ -177,7 +183,8 @@ class LearningCurve(keras.callbacks.Callback):
         """Draw what came after the last drawing; say what the curves show."""
         if self.epochs:
             self.draw()
-            if self.verbose and len(self.epochs) >= LEAST and is_chief(self.model):
+            prints = self.verbose and self.params["verbose"] != 0 and is_chief(self.model)
+            if prints and len(self.epochs) >= LEAST:
                 print(self.diagnosis())
 
     def draw(self) -> None:
@@ -197,12 +204,14 @@ class LearningCurve(keras.callbacks.Callback):
         return diagnose({"epoch": [epoch - 1 for epoch in self.epochs], **self.history})
 
     def get_state(self) -> dict[str, Any]:
-        """Return what has been seen, as a dict that JSON can hold."""
+        """Return what has been seen, in an epoch that goes on too, as a dict that JSON can hold."""
+        self._take_events()
         return {
             "epochs": list(self.epochs),
             "history": {name: list(values) for name, values in self.history.items()},
             "batches": list(self.batches),
             "events": list(self.events),
+            "within": (self._done, self._count, self._sum),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -211,8 +220,10 @@ class LearningCurve(keras.callbacks.Callback):
         self.history: dict[str, list[float]] = {
             name: list(values) for name, values in state["history"].items()
         }
-        self.batches: list[tuple[int, int, float]] = [tuple(each) for each in state["batches"]]
+        # The epoch, its batches so far and all of them, 0 where that is not known yet; the error.
+        self.batches = [tuple(each) for each in state["batches"]]
         self.events = [Event(*each) for each in state["events"]]
+        self._done, self._count, self._sum = state["within"]
 
     def _append(self, epoch: int, logs: Mapping[str, float]) -> None:
         for name in logs:
@@ -255,8 +266,7 @@ class LearningCurve(keras.callbacks.Callback):
             if label in lines
         }
         if "batches" in styles:
-            steps = self._steps or 1
-            places = [number - 1 + count / steps for number, count, _ in self.batches]
+            places = [number - 1 + n / (steps or nan) for number, n, steps, _ in self.batches]
             curves = {"batches": finite(places, [value for *_, value in self.batches]), **curves}
         return curves
 

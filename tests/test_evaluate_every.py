@@ -97,6 +97,13 @@ def test_steps_are_counted_over_epochs(digits: tuple) -> None:
     assert logs["val_loss"] == evaluate.history["val_loss"]
 
 
+def test_each_fit_counts_anew(digits: tuple) -> None:
+    evaluate = EvaluateEvery(6, digits)
+    for _ in range(2):
+        train(digits, evaluate, epochs=2, batch_size=32)
+    assert evaluate.history["step"] == [6, 14]  # 8 are done in the first
+
+
 def test_values_of_fit_stay(digits: tuple) -> None:
     _, expected = train(digits, validation_split=0.25)
     _, logs = train(digits, EvaluateEvery(2, digits), validation_split=0.25)

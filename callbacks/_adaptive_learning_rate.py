@@ -12,16 +12,21 @@ from kerasopt._rate_factor import LayerRates, LearningRate
 from kerasopt._validation import check_choice, check_count, check_flag, check_number, check_range
 from kerasopt.callbacks._checks import check_built, logged
 from kerasopt.callbacks._direction import all_finite, cosines
+from kerasopt.callbacks._every import Every, position
 from kerasopt.callbacks._pace import Pace
 from kerasopt.callbacks._snapshot import Snapshot, training_state
 
+HOPELESS = 4.0  # times the loss of the first batch
 NEW: dict[str, Any] = {
     "rates": None,
-    "paces": [],
+    "paces": None,
+    "good": None,
+    "begin": None,
     "update": None,
     "loss": None,
     "refused": inf,
     "waits": True,
+    "every": [0, 0, 0],
 }
 
 
@@ -35,11 +40,12 @@ class AdaptiveLearningRate(ActingCallback):
         η ← up^p η     if c > high,                     p = 1, 2, … ≤ acceleration
         η ← down^p η   if c < low                       (low, high) = cosines, p ≤ 3
 
-    p counts raises, or falls, in a row; after a fall the raises that lead back have p = 1. When the
-    loss is not finite, or more than `tolerance` above the one before (at first that of the first
-    batch), weights and the state of the optimizer go back to those which had it, and the rate
-    falls; unless that has just been done and has not helped: then it is not the rate. With
-    `mode="loss"` this alone lowers the rate, and each epoch without it raises it: the bold driver.
+    p counts raises, or falls, in a row; after falls the raises have p = 1 until they make up for a
+    factor of `down`. When the loss is not finite, or more than `tolerance` above the one before (at
+    first above four times that of the first batch), weights and the state of the optimizer go back
+    to those which had it, and the rate falls; unless that has just been done and has not helped:
+    then it is not the rate. With `mode="loss"` this alone lowers the rate, and each epoch without
+    it raises it: the bold driver.
 
     On quadratics with one step an epoch, from a hundredth of and from ten times the best constant
     rate, it takes less than twice the steps of that rate: of condition 10 and 100 by the weights,
@@ -47,11 +53,11 @@ class AdaptiveLearningRate(ActingCallback):
     of whole epochs is compared: within an epoch each sample comes once, which alone makes
     successive ways disagree. Plain SGD from afar may need more epochs than a short training has.
     Units of a ReLU network that a far too high rate has switched off do not come back unless the
-    loss rose above the first one.
+    loss rose above four times the first one.
 
-    On the device it keeps two copies of weights and optimizer, and one of the weights. `events`
-    has each fall; a raise shows in the `learning_rate` that is logged. A second `fit` with the
-    same object and model goes on.
+    On the device, and in its state, it keeps two copies of weights and optimizer, and one of the
+    weights. `events` has each fall; a raise shows in the `learning_rate` that is logged. A second
+    `fit` with the same object and model goes on.
 
     Args:
         mode: `"weights"` or `"loss"`. Defaults to `"weights"`.
@@ -117,7 +123,8 @@ class AdaptiveLearningRate(ActingCallback):
         self.down = check_number("down", down, "(0, 1)")
         self.acceleration = check_count("acceleration", acceleration)
         self.cosines = check_range("cosines", cosines, "[-1, 1]")
-        self.every = None if every is None else check_count("every", every)
+        self.every = every
+        self._every = None if every is None else Every("every", every)
         self.per_layer = check_flag("per_layer", per_layer)
         if mode == "loss" and per_layer:
             raise ValueError(
@@ -131,69 +138,82 @@ class AdaptiveLearningRate(ActingCallback):
         self.max_learning_rate = check_number("max_learning_rate", max_learning_rate, above)
         self.verbose = check_count("verbose", verbose, least=0)
         self._rate: LearningRate | LayerRates
-        self._rates: list[float] | None  # to be set as training begins
-        self._trained: Any  # the model whose training is gone on with
-        self._paces: list[Pace]
+        self._trained: Any = None  # the model whose training is gone on with
+        self._state: dict[str, Any] | None = NEW  # to be taken up where training goes on
         self._loss: Any
-        self.set_state(NEW)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Take the rate in hand."""
         check_one_rate_driver()
         check_built(self.model, type(self).__name__)
-        if self._trained not in (None, self.model):
-            self.set_state(NEW)
+        if self._trained not in (None, self.model) and self._state is None:
+            self._state = NEW
         self._trained = self.model
         self._rate = LayerRates(self.model) if self.per_layer else LearningRate(self.model)
-        if self._rates is not None:
-            self._rate.state, self._rates = self._rates, None
         self._layers = np.array(self._rate.layers)
-        arguments = self.up, self.down, self.acceleration
-        self._paces = self._paces or [Pace(*arguments) for _ in range(max(self._layers) + 1)]
         self._good = self._begin = Snapshot(training_state(self.model))
-        self._batches = 0
+        if self._every:
+            self._every.begin_training()
+        self._take_up()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the batches of this epoch."""
-        self._epoch, self._in_epoch = epoch, 0
+        self._take_up()
+        self._epoch = epoch
+        if self._every:
+            self._every.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         """Set the rate every so many batches."""
+        self._take_up()
         if self._loss is None:  # the only one that no step has gone before
-            self._loss = float(logs.get(self.monitor, sys.float_info.max))
-        if self.every is None:
-            return
-        self._batches += batch + 1 - self._in_epoch
-        self._in_epoch = batch + 1
-        if self._batches >= self.every:
-            self._batches = 0
-            self._adapt(self._epoch + (batch + 1) / int(self.params["steps"] or batch + 1), logs)
+            first = float(logs.get(self.monitor, inf))
+            self._loss = first + (HOPELESS - 1) * abs(first)
+        steps = self.params["steps"]
+        if self._every and self._every.reached(batch, steps):
+            self._adapt(position(self._epoch, batch, steps), logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Log the rate of the epoch and set that of the next one."""
         logs["learning_rate"] = self._rate.values[0]
-        if self.every is None:
+        if self._every is None:
             self._adapt(epoch + 1, logs)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the rates, and what the next comparison needs."""
-        update = self._update and [ops.convert_to_numpy(each) for each in self._update]
+        """Return the rates, what the next comparison needs, and the weights to go back to."""
+        if self._state is not None:
+            return self._state
         return {
-            "rates": self._rate.state if self._rates is None and self._trained else self._rates,
+            "rates": self._rate.state,
             "paces": [[pace.raises, pace.falls] for pace in self._paces],
-            "update": update,
+            "good": self._good.values,
+            "begin": self._begin.values,
+            "update": self._update and [ops.convert_to_numpy(each) for each in self._update],
             "loss": self._loss,
             "refused": self._refused,
             "waits": self._waits,
+            "every": self._every and self._every.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned; weights before it cannot be gone back to."""
-        self._trained, self._rates = None, state["rates"]
+        """Go on, in the training that has begun or begins next, from what `get_state` returned."""
+        self._state = state
+
+    def _take_up(self) -> None:
+        """Go on from the state that was set, if one was."""
+        if (state := self._state) is None:
+            return
+        self._state, variables = None, training_state(self.model)
+        if state["rates"] is not None:
+            self._rate.state = state["rates"]
+            self._good, self._begin = (Snapshot(variables, state[k]) for k in ("good", "begin"))
         arguments = self.up, self.down, self.acceleration
-        self._paces = [Pace(*arguments, *each) for each in state["paces"]]
+        paces = state["paces"] or [(0, 0)] * (max(self._layers) + 1)
+        self._paces = [Pace(*arguments, *each) for each in paces]
         self._update = state["update"] and [ops.convert_to_tensor(u) for u in state["update"]]
         self._loss, self._refused, self._waits = state["loss"], state["refused"], state["waits"]
+        if self._every:
+            self._every.set_state(state["every"])
 
     def _adapt(self, epoch: float, logs: dict[str, Any]) -> None:
         """Set the rate, and go back if the loss has risen.

@@ -23,7 +23,11 @@ REMEMBERED: dict[type, tuple[str, ...]] = {
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A callback that says itself what it remembers."""
+    """A callback that says itself what it remembers.
+
+    `Resume` sets the state after `on_train_begin` of all callbacks, and in the middle of an epoch
+    once more after `on_epoch_begin`; by hand it is set before the training.
+    """
 
     def get_state(self) -> dict[str, Any]:
         """Return plain values, lists and arrays."""

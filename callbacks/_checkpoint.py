@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kerasopt._files import replacing
-from kerasopt._rate_factor import build_optimizer
+from kerasopt._rate_factor import build_optimizer, scaled_schedules
 from kerasopt._strategy import is_chief, worker_values
 from kerasopt.callbacks._checks import check_built
 
@@ -121,15 +121,21 @@ class Checkpoints:
         for part, variables in there.items():
             for variable, (_, value) in zip(variables, state[part], strict=True):
                 variable.assign(value)
+        for schedule, factor in zip(scaled_schedules(model), state["factors"], strict=False):
+            schedule.factor = factor  # none where the callback that scaled it is gone
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob(PATTERN), key=lambda path: path.stem)
 
 
 def model_state(model: keras.Model) -> dict[str, Any]:
-    """Return the values of the model, its random generators and its optimizer."""
+    """Return the values of the model, its random generators and its optimizer.
+
+    The factors of schedules are not among the variables of the optimizer.
+    """
     values, parts = keras.ops.convert_to_numpy, training_variables(model)
-    return {part: name_values(vs, map(values, vs)) for part, vs in parts.items()}
+    named = {part: name_values(vs, map(values, vs)) for part, vs in parts.items()}
+    return {**named, "factors": [schedule.factor for schedule in scaled_schedules(model)]}
 
 
 def name_values(variables: Sequence[keras.Variable], values: Any) -> list[list[Any]]:

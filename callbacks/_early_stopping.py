@@ -18,6 +18,7 @@ from kerasopt.callbacks._stopping_criteria import ALPHAS, CRITERIA
 REMEMBERED = (
     *("wait", "best", "best_epoch", "best_weights"),  # by Keras' class
     *("best_optimizer", "held", "average", "averaged", "errors", "losses"),
+    *("reason", "stopped_epoch", "_epoch"),
 )
 
 
@@ -74,8 +75,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
         check_finite: Whether training stops when the value is not finite. Otherwise such a value
             counts as one that is not better. Defaults to True.
         every_batches: Number ≥ 1 of training batches between two checks, in place of an epoch. For
-            a `val_` value put an `EvaluateEvery` of the same number before this callback; values of
-            the training are means over the epoch so far. Defaults to None.
+            a `val_` value put an `EvaluateEvery` whose number divides it before this callback;
+            values of the training are means over the epoch so far. Defaults to None.
         restore_optimizer: Whether the state of the optimizer goes back with the best weights, its
             learning rate and count of steps included. Defaults to False.
 
@@ -87,7 +88,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
         TypeError: An argument has the wrong type.
         ValueError: An argument is outside its range, `relative` has no `min_delta`, `alpha` or
             `baseline` is given to a criterion without it, `restore_optimizer` without
-            `restore_best_weights`; in `fit`, `monitor` is not logged.
+            `restore_best_weights`; when training begins, `every_batches` has no `EvaluateEvery`
+            that goes with it; later, `monitor` is not logged.
 
     Reference:
         Prechelt, Early stopping - but when?, 1998; X. Wang, Optimization for Training Deep Models,
@@ -148,11 +150,10 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
         self.every_batches = every_batches
         self.restore_optimizer = check_flag("restore_optimizer", restore_optimizer)
         self._check_arguments()
-        if every_batches is not None:
-            self._every = Every("every_batches", every_batches)
+        self._every = None if every_batches is None else Every("every_batches", every_batches)
+        if self._every:
             self.on_train_batch_end = self._on_train_batch_end  # Keras asks who overrides it
-        self._resumes = False
-        self.on_train_begin()
+        self._begin_anew()
 
     def _check_arguments(self) -> None:
         for name in ("baseline", "stopping_threshold", "divergence_threshold"):
@@ -181,35 +182,52 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forget the training before, unless its state has just been set."""
         if not self._resumes:
-            super().on_train_begin(logs)
-            self.best_optimizer: list[np.ndarray] | None = None
-            self.held = self.averaged = 0
-            self.average = 0.0
-            self.errors: list[float] = []
-            self.losses: list[float] = []
-        self._resumes = False
-        self._epoch = self.stopped_epoch = 0
-        self.reason = ""
+            self._begin_anew()
+        if self._every:
+            self._check_evaluation(self._every.number)
+            self._every.begin_training()
+
+    def _begin_anew(self) -> None:
+        super().on_train_begin()
+        self.best_optimizer: list[np.ndarray] | None = None
+        self.held = self.averaged = self._epoch = 0
+        self.average, self.reason, self._resumes = 0.0, "", False
+        self.errors: list[float] = []
+        self.losses: list[float] = []
+
+    def _check_evaluation(self, number: int) -> None:
+        callbacks = callbacks_of_fit()
+        before = callbacks[: callbacks.index(self)] if self in callbacks else []
+        counts = [each.n_batches for each in before if isinstance(each, EvaluateEvery)]
+        if self.monitor.startswith("val_") and all(number % n for n in counts):
+            raise ValueError(
+                "`every_batches` must be a multiple of the `n_batches` of an `EvaluateEvery` that "
+                "stands before this callback, where a value of the validation set is watched. "
+                f"Received: monitor={self.monitor!r}, every_batches={number}, and "
+                f"before it `n_batches` of {counts}: put an `EvaluateEvery` before this callback."
+            )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note which epoch it is."""
-        self._epoch = epoch
-        if self.every_batches is not None:
+        """Note which epoch it is; training goes on."""
+        self._epoch, self.stopped_epoch, self.reason = epoch, 0, ""
+        self._resumes = False
+        if self._every:
             self._every.begin_epoch()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check the value of this epoch."""
-        if self.every_batches is None:
+        if self._every is None:
             self._check(logs or {}, epoch + 1)
 
     def _on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         steps = self.params["steps"]
-        if self._every.reached(batch, steps):
+        if self._every and self._every.reached(batch, steps):
             self._check(logs or {}, position(self._epoch, batch, steps))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Restore the best weights, and the state of the optimizer, if asked for."""
         super().on_train_end(logs)
+        self._resumes = False
         if self.best_weights is not None:
             self.note(self._epoch + 1, f"epoch {self.best_epoch + 1} restored")
         if self.best_optimizer is not None:
@@ -223,21 +241,22 @@ class EarlyStopping(keras.callbacks.EarlyStopping, ActingCallback):
             return float(logs[self.monitor])
         of_validation = self.monitor.startswith("val_")
         if of_validation and not any(name.startswith("val_") for name in logs):
-            if any(isinstance(each, EvaluateEvery) for each in callbacks_of_fit()):
+            evaluates = any(isinstance(each, EvaluateEvery) for each in callbacks_of_fit())
+            if self._every is None and (evaluates or _fit_validates()):
                 return None
-            if self.every_batches is None and _fit_validates():
-                return None
-        way_out = ", or, with `every_batches`, put an `EvaluateEvery` before this callback"
-        raise not_logged(self.monitor, logs, way_out)
+        raise not_logged(self.monitor, logs, ", or put an `EvaluateEvery` before this callback")
 
     def get_state(self) -> dict[str, Any]:
         """Return what is remembered between epochs, as plain values and arrays."""
-        return {name: deepcopy(getattr(self, name)) for name in REMEMBERED}
+        own = {name: deepcopy(getattr(self, name)) for name in REMEMBERED}
+        return {**own, "every": self._every and self._every.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on, in the next `fit`, from what `get_state` returned."""
         for name in REMEMBERED:
             setattr(self, name, deepcopy(state[name]))
+        if self._every:
+            self._every.set_state(state["every"])
         self._resumes = True
 
     def _check(self, logs: dict[str, Any], now: float) -> None:

@@ -130,10 +130,10 @@ class GrowingBatchSize(ActingCallback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the rows into another order."""
         self._data.source.epoch = self._epochs
-        self._epochs += 1
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """Let the size grow if it is time."""
+        self._epochs += 1
         if self.size < self._largest and self._is_time(logs):
             self._grow(epoch)
 

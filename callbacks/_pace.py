@@ -8,8 +8,8 @@ FALLS = 3  # most powers of one fall
 class Pace:
     """The factors of successive raises and falls of a rate.
 
-    The p-th raise in a row is by up^p, the p-th fall in a row by down^p, with p ≤ `acceleration`;
-    after a fall the raises count from the one that brings back the rate before it.
+    The p-th raise in a row is by up^p, the p-th fall in a row by down^p, with p ≤ `acceleration`
+    and p ≤ `FALLS`; after falls the raises count from the one that makes up for a factor of `down`.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from kerasopt._strategy import assign_metrics, is_chief, metric_values
 from kerasopt._validation import check_count
 from kerasopt.callbacks._callback_states import set_states, states
 from kerasopt.callbacks._checkpoint import Checkpoints, model_state, name_values
+from kerasopt.callbacks._every import steps_done
 from kerasopt.callbacks._position import begin_after, begin_at, calling_fit, pass_over
 
 
@@ -24,8 +25,8 @@ class Resume(keras.callbacks.Callback):
     without interruption has, bit for bit; the `History` that `fit` returns holds all epochs. Kept
     are
 
-    - the weights, the random generators of layers, all that the optimizer remembers, and within
-      an epoch the sums of the metrics;
+    - the weights, the random generators of layers, all that the optimizer remembers, by what
+      callbacks scale its schedules, and within an epoch the sums of the metrics;
     - what the callbacks of the list remember: those that have `get_state` and `set_state`, as all
       of kerasopt, and Keras' `EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`,
       `SwapEMAWeights` and `History`. It may stand anywhere in the list;
@@ -161,8 +162,9 @@ class _Keeper(keras.callbacks.Callback):
         """Write what was kept at an earlier step, now that the epoch did not end with it."""
         if self._pending:
             self._write(self._pending)
-        self._unsaved += batch + 1 - self._step
-        self._step = batch + 1
+        done = steps_done(batch, self.params["steps"])
+        self._unsaved += done - self._step
+        self._step = done
         if self._steps and self._unsaved >= self._steps:
             state = self._state(self._epoch, self._step, self._random)
             state["metrics"] = name_values(self.model.metrics_variables, metric_values(self.model))
@@ -181,13 +183,13 @@ class _Keeper(keras.callbacks.Callback):
 
     def _state(self, epoch: int, step: int, numbers: dict[str, Any]) -> dict[str, Any]:
         return {
+            **model_state(self.model),  # on JAX what is read after it is in the model again
             "first": self._first,
             "epoch": epoch,
             "step": step,
             "ended": 0,  # the number of epochs after which training has come to its end
             "random": numbers,
             "callbacks": states(self._others),
-            **model_state(self.model),
         }
 
     def _write(self, state: dict[str, Any]) -> None:

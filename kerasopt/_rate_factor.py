@@ -161,6 +161,12 @@ def _within(low: float, high: float, rate: float, factor: float) -> float:
     return min(max(rate * factor, low), high) / rate if rate else factor
 
 
+def scaled_schedules(model: keras.Model) -> list[ScaledSchedule]:
+    """Return the schedules of the optimizers of a model that callbacks scale."""
+    schedules = map(_schedule, innermost(model.optimizer) if model.optimizer else ())
+    return [schedule for schedule in schedules if isinstance(schedule, ScaledSchedule)]
+
+
 def build_optimizer(self: keras.Model) -> None:
     """Create the state of the optimizer.
 

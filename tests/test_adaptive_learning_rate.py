@@ -158,6 +158,18 @@ def test_a_first_batch_that_is_easy(mode: str) -> None:
     assert history["loss"][-1] < 0.2 * history["loss"][0]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_first_epoch_at_a_low_rate_is_kept(seed: int) -> None:
+    """Its loss is above that of its first batch for some orders of the rows."""
+    keras.utils.set_random_seed(seed)
+    x = np.random.default_rng(0).normal(size=(44, 6)).astype("float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
+    adaptive = AdaptiveLearningRate()
+    model.fit(x, 2 * x[:, :1] + 1, batch_size=8, verbose=0, callbacks=[adaptive])
+    assert adaptive.events == []
+
+
 def test_limits_and_schedule() -> None:
     problem = Quadratic(10)
     limits = {"min_learning_rate": 0.01, "max_learning_rate": 0.02}
@@ -175,6 +187,18 @@ def test_every_so_many_batches(digits: tuple) -> None:
     arguments = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
     rates = model.fit(*same, callbacks=[adaptive], **arguments).history["learning_rate"]
     np.testing.assert_allclose(rates, [1e-3 * 1.05**3, 1e-3 * 1.05**7], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("execution", "epochs"), [(1, [2.4, 4.8, 7.2]), (4, [2.8, 4.8, 7.8])])
+def test_batches_are_counted_over_short_epochs(execution: int, epochs: list[float]) -> None:
+    model = dense_model(keras.optimizers.SGD(0.0), steps_per_execution=execution)
+    x, y = np.zeros((40, 8, 8, 1)), np.zeros(40)
+    hopeless = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: logs.update(given=np.inf)
+    )
+    adaptive = AdaptiveLearningRate(every=12, monitor="given")
+    model.fit(x, y, batch_size=8, epochs=8, verbose=0, callbacks=[hopeless, adaptive])
+    assert [event.epoch for event in adaptive.events] == pytest.approx(epochs)
 
 
 class TwoSpeeds(keras.Model):

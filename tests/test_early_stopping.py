@@ -316,9 +316,35 @@ def test_patience_within_the_first_epoch(digits: tuple) -> None:
 
 def test_every_batches_without_evaluation(digits: tuple) -> None:
     model = dense_model(keras.optimizers.SGD(0.1))
-    with pytest.raises(ValueError, match=r"monitor='val_loss'.* put an `EvaluateEvery` before"):
-        model.fit(*digits, validation_split=0.5, verbose=0,
-                  callbacks=[EarlyStopping(every_batches=1)])  # fmt: skip
+    stop = EarlyStopping(every_batches=2)
+    message = r"`every_batches` must be a multiple .*monitor='val_loss'.* put an `EvaluateEvery` be"
+    for callbacks in ([stop], [stop, EvaluateEvery(2, digits)], [EvaluateEvery(3, digits), stop]):
+        with pytest.raises(ValueError, match=message):
+            model.fit(*digits, validation_split=0.5, verbose=0, callbacks=callbacks)
+
+
+class GoOn(keras.callbacks.Callback):
+    """Lets no other callback stop the training."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.model.stop_training = False
+
+
+def test_each_fit_counts_its_batches_anew(digits: tuple) -> None:
+    model = dense_model(keras.optimizers.SGD(0.0))
+    stop = EarlyStopping("loss", every_batches=3, stopping_threshold=1e9)
+    for _ in range(2):  # an epoch has four batches
+        model.fit(*digits, verbose=0, callbacks=[stop, GoOn()])
+    assert stop.events == [(0.75, "stop: good enough")] * 2
+
+
+def test_evaluation_and_check_of_each_fit_meet(digits: tuple) -> None:
+    model = dense_model(keras.optimizers.SGD(0.0))
+    evaluate, stop = EvaluateEvery(3, digits), EarlyStopping(every_batches=3, patience=1)
+    for _ in range(2):
+        model.fit(*digits, epochs=9, verbose=0, callbacks=[evaluate, stop])
+        assert len(model.history.epoch) == 2
+    assert evaluate.history["step"] == [3, 6, 9, 12]
 
 
 def test_evaluation_that_comes_after_epochs(digits: tuple) -> None:

@@ -1,5 +1,6 @@
 """`kerasopt.callbacks.Resume`: what was broken off ends as what was not, bit for bit."""
 
+import json
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,10 +10,20 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras.optimizers.schedules import ExponentialDecay
 
 import kerasopt
-from kerasopt.callbacks import Resume
-from kerasopt.callbacks._callback_states import REMEMBERED
+from kerasopt.callbacks import (
+    AdaptiveLearningRate,
+    EarlyStopping,
+    EvaluateEvery,
+    GradientMonitor,
+    GrowingBatchSize,
+    LearningCurve,
+    LearningRateFinder,
+    Resume,
+)
+from kerasopt.callbacks._callback_states import REMEMBERED, states
 from tests.soak import main as soak
 from tests.workers import launch
 
@@ -65,6 +76,14 @@ class RatePerStep(keras.callbacks.Callback):
         self.steps = int(state["steps"][0])
 
 
+class Bad(keras.callbacks.Callback):
+    """Logs a hopeless loss in the third epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        if epoch == 2:
+            logs["loss"] = 1e9
+
+
 class Shuffled(keras.utils.PyDataset):
     """Shuffles itself after each epoch, and adds noise of NumPy's global generator."""
 
@@ -115,10 +134,17 @@ def generator() -> dict:
     return {"x": batches(), "steps_per_epoch": 6, "shuffle": False}
 
 
+def growing() -> dict:
+    """Return data, and the callback that hands them out."""
+    grows = GrowingBatchSize(start=4, every=1, max_size=8, scale_learning_rate="linear")
+    return {"x": grows.batches(X, Y), "callbacks": [grows]}
+
+
 def network(
     optimizer: Callable = keras.optimizers.Adam, units: int = 8, **arguments: Any
 ) -> keras.Model:
-    layers = [keras.layers.Dense(units, "tanh"), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
+    hidden = keras.layers.Dense(units, "tanh", name="hidden")
+    layers = [hidden, keras.layers.Dropout(0.2), keras.layers.Dense(1, name="top")]
     model = keras.Sequential([keras.Input((6,)), *layers])
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer(), loss, **{"metrics": ["mae"], **arguments})
@@ -132,6 +158,18 @@ def momentum() -> keras.optimizers.Optimizer:
 def eager(optimizer: Callable = momentum, **arguments: Any) -> keras.Model:
     """Return a model that takes no time to be compiled, on TensorFlow."""
     return network(optimizer, run_eagerly=True, **arguments)
+
+
+def slow() -> keras.Model:
+    return eager(lambda: keras.optimizers.SGD(0.01))
+
+
+def decaying() -> keras.Model:
+    return eager(lambda: keras.optimizers.SGD(ExponentialDecay(0.01, 10, 0.9)))
+
+
+def layerwise() -> keras.Model:
+    return eager(lambda: kerasopt.optimizers.LayerwiseLearningRate(keras.optimizers.SGD(0.01)))
 
 
 def quasi_newton() -> keras.Model:
@@ -168,6 +206,24 @@ def keras_callbacks() -> list:
     ]
 
 
+def adaptive(**arguments: Any) -> Callable[[], list]:
+    """Return callbacks that go back at the end of the third epoch alone."""
+    return lambda: [Bad(), AdaptiveLearningRate(tolerance=1.0, **arguments)]
+
+
+def finder() -> list:
+    return [LearningRateFinder(X, Y, steps=2)]
+
+
+def looks() -> list:
+    return [
+        EvaluateEvery(4, (X, Y)),
+        EarlyStopping(every_batches=8, patience=99, restore_best_weights=True),
+        GradientMonitor(every=4, histograms=True),
+        LearningCurve(every_batches=3, verbose=False),
+    ]
+
+
 @dataclass(frozen=True)
 class Script:
     """A script that trains, run from its beginning by each call."""
@@ -182,24 +238,46 @@ class Script:
     epochs: int = 2
 
     def __call__(self, *others: Any, epochs: int = 0, directory: str = "runs") -> list:
-        """Return history, weights and optimizer."""
+        """Return history, weights and optimizer, and what the callbacks remember."""
         keras.utils.set_random_seed(1)
-        model, own = self.model(), [*self.callbacks(), *others]
-        own.insert(0 if self.first else len(own), Resume(directory, self.every))
         arguments = {
             "validation_data": (X[:8], Y[:8]),
             "epochs": epochs or self.epochs,
             **self.data(),
         }
+        model, own = self.model(), [*arguments.pop("callbacks", ()), *self.callbacks(), *others]
+        own.insert(0 if self.first else len(own), Resume(directory, self.every))
         history = model.fit(**arguments, verbose=0, callbacks=own)
         variables = [*model.variables, *model.optimizer.variables]
-        values = [keras.ops.convert_to_numpy(v).tolist() for v in variables]
-        return [history.history, history.epoch, values]
+        rate = model.optimizer.learning_rate
+        values = [keras.ops.convert_to_numpy(v).tolist() for v in (*variables, rate)]
+        remembered = json.dumps([history.history, states(own)], default=np.ndarray.tolist)
+        return [remembered, history.epoch, values]
 
 
 EPOCHS: dict[str, Any] = {"every": "epoch", "begins": (1, 0)}
 STOPS: dict[str, Any] = {"callbacks": keras_callbacks, "epochs": 9}
+LATE: dict[str, Any] = {"breaks": (2, 6), "begins": (2, 4), "epochs": 4}
+PLACES = {"": LATE, ", epochs": {**LATE, "every": "epoch", "begins": (2, 0)}}
+RATES = {"number": slow, "schedule": decaying}
+OWN = {
+    f"{name}, {rate}{where}": Script(**{"model": model, **place, **script})
+    for where, place in PLACES.items()
+    for rate, model in RATES.items()
+    for name, script in {
+        "adaptive": {"callbacks": adaptive()},
+        "growing": {"data": growing, "begins": (2, 3 if place is LATE else 0)},  # after 17 steps
+    }.items()
+}
 SCRIPTS = {
+    **OWN,
+    "finder": Script(callbacks=finder, model=decaying, **LATE),
+    "finder, epochs": Script(callbacks=finder, model=decaying, **PLACES[", epochs"]),
+    "adaptive, loss": Script(callbacks=adaptive(mode="loss"), **LATE),
+    "adaptive, layers": Script(callbacks=adaptive(per_layer=True), model=layerwise, **LATE),
+    "adaptive, batches": Script(callbacks=adaptive(every=3), **LATE),
+    "looks": Script(callbacks=looks, **LATE),
+    "looks, epochs": Script(callbacks=looks, **PLACES[", epochs"]),
     "compiled": Script(model=network),
     "normalised": Script(model=normalised),
     "dataset": Script(dataset()),
@@ -309,7 +387,7 @@ def test_full_disk_leaves_what_is_there() -> None:
     [
         (
             lambda: eager(units=9),
-            r"sequential/dense/kernel \(6, 8\) of the model is now .*kernel \(6, 9\)\.",
+            r"sequential/hidden/kernel \(6, 8\) of the model is now .*kernel \(6, 9\)\.",
         ),
         (
             lambda: eager(keras.optimizers.Adam),
@@ -317,7 +395,7 @@ def test_full_disk_leaves_what_is_there() -> None:
         ),
         (
             lambda: eager(keras.optimizers.SGD),
-            r"sgd/sequential_dense_kernel_momentum \(6, 8\) of the optimizer is now nothing",
+            r"sgd/sequential_hidden_kernel_momentum \(6, 8\) of the optimizer is now nothing",
         ),
         (
             lambda: eager(metrics=["mse"]),
@@ -360,6 +438,30 @@ def test_more_epochs_go_on(model: Callable) -> None:
     expected = script(epochs=3, directory="whole")
     script(epochs=1)
     assert script(epochs=3) == expected
+
+
+def test_rate_is_found_once() -> None:
+    """The script that goes on has no data to find it with."""
+    script = Script(callbacks=finder, **EPOCHS)
+    expected = script(directory="whole")
+    with pytest.raises(InterruptedError):
+        script(BreakOff(*script.breaks))
+    assert replace(script, callbacks=lambda: [LearningRateFinder(iter(()))])() == expected
+
+
+def test_stopping_remembers_why_and_begins_anew() -> None:
+    def train(*others: Any) -> tuple[keras.Model, EarlyStopping]:
+        stop, model = EarlyStopping("loss", patience=1, min_delta=100), eager()
+        callbacks = [stop, *others, Resume("runs")]
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=callbacks)
+        return model, stop
+
+    with pytest.raises(InterruptedError):
+        train(BreakOff(1, 1))
+    for _ in range(2):  # the second is handed back
+        model, stop = train()
+        assert (stop.reason, stop.stopped_epoch) == ("not better", 1)
+    assert model.fit(X, Y, epochs=5, verbose=0, callbacks=[stop]).epoch == [0, 1]
 
 
 def test_next_fit_begins_where_it_is_told_to() -> None:

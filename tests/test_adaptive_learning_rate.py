@@ -12,7 +12,7 @@ import kerasopt
 from kerasopt.callbacks import AdaptiveLearningRate
 from kerasopt.callbacks._direction import cosines
 from kerasopt.callbacks._pace import Pace
-from tests.contract.cases import Case, bad_rows, dense_model
+from tests.contract.cases import dense_model
 
 TOLERANCE = 1e-6  # of the loss, times the first
 
@@ -297,35 +297,6 @@ def test_refused_when_training_begins(digits: tuple) -> None:
     adaptive.set_model(lazy)
     with pytest.raises(ValueError, match="must be built before `fit` with `AdaptiveLearningRate`"):
         adaptive.on_train_begin()
-
-
-BAD = Case(
-    AdaptiveLearningRate,
-    bad=(
-        ({"mode": "both"}, r"`mode` must be one of \['weights', 'loss'\]. Received: mode='both'"),
-        ({"mode": "loss", "per_layer": True}, "`mode` must be 'weights' where `per_layer` is True"),
-        ({"up": 1.0}, r"`up` must be a number in \(1, inf\)"),
-        ({"down": 1.0}, r"`down` must be a number in \(0, 1\)"),
-        ({"acceleration": 0}, "`acceleration` must be an integer ≥ 1"),
-        ({"cosines": 0.5}, r"`cosines` must be a pair \(low, high\)"),
-        ({"cosines": (0.5, 2)}, r"`cosines` must be a number in \[-1, 1\]"),
-        ({"every": 0}, "`every` must be an integer ≥ 1"),
-        ({"per_layer": 1}, "`per_layer` must be True or False"),
-        ({"tolerance": -1}, r"`tolerance` must be a number in \[0, inf\)"),
-        ({"min_learning_rate": -1}, r"`min_learning_rate` must be a number in \[0, inf\)"),
-        (
-            {"min_learning_rate": 1, "max_learning_rate": 0.5},
-            r"`max_learning_rate` must be a number in \[1.0, inf\]",
-        ),
-        ({"verbose": -1}, "`verbose` must be an integer ≥ 0"),
-    ),
-)
-
-
-@bad_rows(BAD)
-def test_bad_arguments(case: Case, arguments: dict, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        case.make(**arguments)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import kerasopt
 from kerasopt.callbacks import GrowingBatchSize
 from kerasopt.callbacks._gradient_noise import noise_scale
 from kerasopt.callbacks._growing_batches import Rows
-from tests.contract.cases import Case, bad_rows, dense_model
+from tests.contract.cases import dense_model
 
 NUMBERS = np.arange(50, dtype="float32")[:, None]
 
@@ -237,23 +237,3 @@ def test_dataset_of_unknown_size() -> None:
     dataset = tf_data()[0].filter(lambda x, y: True)
     with pytest.raises(ValueError, match=r"known number of elements. Received: .*-2.*assert_card"):
         GrowingBatchSize().batches(dataset)
-
-
-BAD = Case(
-    GrowingBatchSize,
-    bad=(
-        ({"start": 0}, "`start` must be an integer ≥ 1"),
-        ({"factor": 1.5}, "`factor` must be an integer ≥ 2. Received: factor=1.5"),
-        ({"every": 0}, "`every` must be an integer ≥ 1"),
-        ({"max_size": 16}, "`max_size` must be an integer ≥ 32. Received: max_size=16"),
-        ({"trigger": "time"}, r"`trigger` must be one of \['epoch', 'plateau', 'gradient_noise'\]"),
-        ({"min_delta": -1}, r"`min_delta` must be a number in \[0, inf\)"),
-        ({"scale_learning_rate": 2}, r"`scale_learning_rate` must be one of \[None, 'linear'"),
-    ),
-)
-
-
-@bad_rows(BAD)
-def test_bad_arguments(case: Case, arguments: dict, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        case.make(**arguments)

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 import kerasopt
 from kerasopt.callbacks import LearningRateFinder, find_learning_rate
 from kerasopt.callbacks._range_test import RangeTest, steepest, valley
-from tests.contract.cases import Case, bad_rows, dense_model
+from tests.contract.cases import dense_model
 
 NAMES = ("valley", "steepest", "curvature")
 
@@ -226,25 +226,3 @@ def test_not_built_model(digits: tuple) -> None:
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert isinstance(find_learning_rate(model, *digits, steps=5), RangeTest)
-
-
-BAD = Case(
-    LearningRateFinder,
-    {"x": np.ones((4, 1))},
-    bad=(
-        ({"min_learning_rate": 0}, r"`min_learning_rate` must be a number in \(0, inf\)"),
-        ({"max_learning_rate": 1e-7}, r"`max_learning_rate` must be a number in \(1e-07, inf\)"),
-        ({"steps": 1}, "`steps` must be an integer ≥ 2"),
-        ({"batch_size": 0}, "`batch_size` must be an integer ≥ 1"),
-        ({"suggest": "best"}, r"`suggest` must be one of \['valley', 'steepest', 'curvature'\]"),
-        ({"smooth": 1}, r"`smooth` must be a number in \[0, 1\)"),
-        ({"path": "rates.gif"}, r"`path` must end in one of .*\.png.* Received: path='rates.gif'"),
-        ({"seed": -1}, "`seed` must be an integer ≥ 0"),
-    ),
-)
-
-
-@bad_rows(BAD)
-def test_bad_arguments(case: Case, arguments: dict, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        case.make(**arguments)

@@ -16,7 +16,8 @@ import kerasopt
 class Case:
     """One row; `bad` maps arguments that are refused to the text of the error.
 
-    `resumes`: a callback that has `get_state` and `set_state`, and needs validation data.
+    `resumes`: a callback that has `get_state` and `set_state`. `validated`: it needs validation
+    data. `acts`: it changes the training.
     `scale`: by what the learning rate is multiplied. `close`: how far rounding leads apart two runs
     of an optimizer which divides by what was rounded.
     `inner`: an optimizer that is wrapped; it takes the arguments that the constructor does not.
@@ -29,6 +30,8 @@ class Case:
     arguments: dict[str, Any] = field(default_factory=dict)
     bad: tuple[tuple[dict[str, Any], str], ...] = ()
     resumes: bool = False
+    validated: bool = False
+    acts: bool = False
     scale: float = 1.0
     close: float = 1e-6
     inner: Callable[..., Any] | None = None
@@ -488,6 +491,7 @@ CALLBACKS = (
             ({"metrics": "loss"}, r"`metrics` must be a list of names. Received: metrics='loss'"),
         ),
         resumes=True,
+        validated=True,
     ),
     Case(
         kerasopt.callbacks.BackupAndRestore,
@@ -535,6 +539,7 @@ CALLBACKS = (
             ({"restore_optimizer": True}, "`restore_optimizer` needs `restore_best_weights=True`"),
         ),
         resumes=True,
+        validated=True,
     ),
     Case(
         kerasopt.callbacks.EvaluateEvery,
@@ -543,6 +548,7 @@ CALLBACKS = (
             ({"n_batches": 0}, "`n_batches` must be an integer ≥ 1. Received: n_batches=0"),
             ({"batch_size": 2.0}, "`batch_size` must be an integer ≥ 1. Received: batch_size=2.0"),
         ),
+        resumes=True,
     ),
     Case(
         kerasopt.callbacks.GradientMonitor,
@@ -558,6 +564,7 @@ CALLBACKS = (
                 "`statistics` must have 'norm' where `path`",
             ),
         ),
+        resumes=True,
     ),
     Case(
         kerasopt.callbacks.StopOnGradientNorm,
@@ -566,6 +573,85 @@ CALLBACKS = (
             ({"threshold": 0}, r"`threshold` must be a number in \(0, inf\)"),
             ({"threshold": "low"}, r"`threshold` must be a number in .* Received: threshold='low'"),
         ),
+    ),
+    Case(
+        kerasopt.callbacks.AdaptiveLearningRate,
+        bad=(
+            (
+                {"mode": "both"},
+                r"`mode` must be one of \['weights', 'loss'\]. Received: mode='both'",
+            ),
+            (
+                {"mode": "loss", "per_layer": True},
+                "`mode` must be 'weights' where `per_layer` is True",
+            ),
+            ({"up": 1.0}, r"`up` must be a number in \(1, inf\)"),
+            ({"down": 1.0}, r"`down` must be a number in \(0, 1\)"),
+            ({"acceleration": 0}, "`acceleration` must be an integer ≥ 1"),
+            ({"cosines": 0.5}, r"`cosines` must be a pair \(low, high\)"),
+            ({"cosines": (0.5, 2)}, r"`cosines` must be a number in \[-1, 1\]"),
+            ({"every": 0}, "`every` must be an integer ≥ 1"),
+            ({"per_layer": 1}, "`per_layer` must be True or False"),
+            ({"tolerance": -1}, r"`tolerance` must be a number in \[0, inf\)"),
+            ({"min_learning_rate": -1}, r"`min_learning_rate` must be a number in \[0, inf\)"),
+            (
+                {"min_learning_rate": 1, "max_learning_rate": 0.5},
+                r"`max_learning_rate` must be a number in \[1.0, inf\]",
+            ),
+            ({"verbose": -1}, "`verbose` must be an integer ≥ 0"),
+        ),
+        resumes=True,
+        acts=True,
+    ),
+    Case(
+        kerasopt.callbacks.GrowingBatchSize,
+        {"start": 64, "every": 1},
+        bad=(
+            ({"start": 0}, "`start` must be an integer ≥ 1"),
+            ({"factor": 1.5}, "`factor` must be an integer ≥ 2. Received: factor=1.5"),
+            ({"every": 0}, "`every` must be an integer ≥ 1"),
+            ({"max_size": 16}, "`max_size` must be an integer ≥ 64. Received: max_size=16"),
+            (
+                {"trigger": "time"},
+                r"`trigger` must be one of \['epoch', 'plateau', 'gradient_noise'\]",
+            ),
+            ({"min_delta": -1}, r"`min_delta` must be a number in \[0, inf\)"),
+            ({"scale_learning_rate": 2}, r"`scale_learning_rate` must be one of \[None, 'linear'"),
+        ),
+        resumes=True,
+        acts=True,
+    ),
+    Case(
+        kerasopt.callbacks.LearningRateFinder,
+        {"x": np.zeros((32, 8, 8, 1)), "y": np.zeros(32), "steps": 3},
+        bad=(
+            ({"min_learning_rate": 0}, r"`min_learning_rate` must be a number in \(0, inf\)"),
+            (
+                {"max_learning_rate": 1e-7},
+                r"`max_learning_rate` must be a number in \(1e-07, inf\)",
+            ),
+            ({"steps": 1}, "`steps` must be an integer ≥ 2"),
+            ({"batch_size": 0}, "`batch_size` must be an integer ≥ 1"),
+            (
+                {"suggest": "best"},
+                r"`suggest` must be one of \['valley', 'steepest', 'curvature'\]",
+            ),
+            ({"smooth": 1}, r"`smooth` must be a number in \[0, 1\)"),
+            (
+                {"path": "rates.gif"},
+                r"`path` must end in one of .*\.png.* Received: path='rates.gif'",
+            ),
+            ({"seed": -1}, "`seed` must be an integer ≥ 0"),
+        ),
+        resumes=True,
+        acts=True,
+    ),
+    Case(
+        kerasopt.callbacks.LearningCurve,
+        {"every_batches": 2},
+        bad=(({"every_batches": 0}, "`every_batches` must be an integer ≥ 1"),),
+        resumes=True,
+        validated=True,
     ),
 )
 

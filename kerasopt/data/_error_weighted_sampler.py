@@ -12,6 +12,7 @@ from kerasopt.callbacks._batches import arrays_of, row_count, take_rows
 from kerasopt.data._loss_history import LossHistory
 from kerasopt.data._loss_pass import LossPass
 from kerasopt.data._row_batches import RowBatches, shard
+from kerasopt.data._systematic import systematic
 
 
 class Outliers(NamedTuple):
@@ -219,11 +220,8 @@ class ErrorWeightedSampler(RowBatches):
         if number not in drawn:
             shares = self.history.shares(self.alpha, self.floor, self.patience)
             random = np.random.default_rng([self.seed, self.history.epochs, number])
-            ends = np.cumsum(shares)
-            marks = (np.arange(count) + random.random()) * (ends[-1] / count)
-            places = np.minimum(np.searchsorted(ends, marks, side="right"), len(ends) - 1)
-            random.shuffle(places)
-            drawn[number] = places, ends[-1] / len(ends) / shares[places]
+            places = systematic(shares, count, random)
+            drawn[number] = places, shares.mean() / shares[places]
         return drawn[number]
 
 

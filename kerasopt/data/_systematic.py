@@ -2,7 +2,7 @@
 
 import numpy as np
 
-BLOCK = 32  # whose sums take a third of the time of the sums up to each weight
+BLOCK = 32  # shares, of which sums are taken: for few places the sums within most are not needed
 
 
 def systematic(shares: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

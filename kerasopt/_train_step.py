@@ -156,6 +156,11 @@ def _chain(optimizer: Any) -> Iterator[Any]:
             yield from _chain(inner)
 
 
+def asks_for_the_loss(optimizer: Any) -> bool:
+    """Return whether an optimizer, or one within it, asks for the loss function."""
+    return any(getattr(each, "needs_objective", False) for each in _chain(optimizer))
+
+
 def _builder() -> keras.Model | None:
     """Return the model that is building its optimizer, which calls the caller of `attend`."""
     for names in callers():

@@ -16,7 +16,6 @@ from kerasopt._objective import Objective, takes_training
 from kerasopt._train_step import attending, forget_loss, note_loss
 from kerasopt.strategies._batches import WholeBatches, check_batches
 from kerasopt.strategies._buckets import LIMIT, pack
-from kerasopt.strategies._grid import Summed
 from kerasopt.strategies._shard import (
     SUM,
     Shard,
@@ -92,6 +91,10 @@ class ExactReplicas(tf.distribute.Strategy):
     def prepare(self, model: keras.Model) -> None:
         """Prepare a model that is about to be trained or tested."""
 
+    def acting(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the optimizer acts."""
+        return contextlib.nullcontext()
+
     def _run(self, function: Callable[..., Any], data: Any) -> Any:
         """Run `function` of the global batch in every replica."""
         parts = any(isinstance(t, tf.distribute.DistributedValues) for t in tree.flatten(data))
@@ -123,7 +126,7 @@ class ExactReplicas(tf.distribute.Strategy):
         gradients, counts = sums[: len(weights)], sums[len(weights) : -2]
         if weights:
             note_loss(*sums[-2:])
-            with Summed(tf.distribute.get_strategy(), 0):
+            with self.acting():
                 model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
             forget_loss()
         with keras.StatelessScope(zip(counted, counts, strict=True)):

@@ -9,11 +9,12 @@ import keras
 import tensorflow as tf
 
 from kerasopt._tensorflow_columns import column_in_building, devices_of
+from kerasopt._train_step import asks_for_the_loss
 from kerasopt._validation import check_count
 from kerasopt.layers import Column
 from kerasopt.strategies._data_parallel import check_devices, default_devices
 from kerasopt.strategies._exact import EXACT, ExactReplicas, check_backend
-from kerasopt.strategies._grid import following
+from kerasopt.strategies._grid import Summed, following
 from kerasopt.strategies._placement import Placement, measure, short
 from kerasopt.strategies._shard import replica_index
 
@@ -56,8 +57,8 @@ class HybridParallel(ExactReplicas, tf.distribute.MirroredStrategy):
         ValueError: `grid` is empty, its rows are unequal, a device is there twice or not at all,
             or `data` or `model` stand beside it; this machine has fewer devices than `data` times
             `model`; later, when a column of the model is not in the grid, weights were built
-            outside of `scope()`, or the model is compiled with `jit_compile=True` or
-            `run_eagerly=True` for several columns.
+            outside of `scope()`, or the model is compiled with `jit_compile=True`,
+            `run_eagerly=True` or an optimizer that asks for the loss function, for several columns.
 
     Reference:
         Yadan, Adams, Taigman and Ranzato, Multi-GPU training of ConvNets, 2014.
@@ -167,6 +168,12 @@ class HybridParallel(ExactReplicas, tf.distribute.MirroredStrategy):
         """Return the devices of a weight, which its gradients do not leave."""
         return devices_of(variable)
 
+    def acting(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the optimizer acts."""
+        if len(self.grid[0]) == 1:
+            return contextlib.nullcontext()
+        return Summed(tf.distribute.get_strategy(), 0)
+
     def _batch(self, model: keras.Model) -> Any:
         """Return zeros like the batch that a step of the model was last prepared for."""
         if model not in self._seen:
@@ -211,6 +218,11 @@ class HybridParallel(ExactReplicas, tf.distribute.MirroredStrategy):
             raise ValueError(
                 "`run_eagerly` must be False with several columns: gradients would be computed on "
                 f"the first. To debug, train without the strategy. {received} run_eagerly=True"
+            )
+        if asks_for_the_loss(model.optimizer):
+            raise ValueError(
+                "`optimizer` must act on the gradient alone with several columns: the loss is not "
+                f"shown as a function of the weights there. {received} {model.optimizer.name!r}"
             )
         for layer in model._flatten_layers():
             if isinstance(layer, Column):

@@ -205,6 +205,13 @@ def test_what_loses_the_place_is_refused(arguments: dict[str, Any], message: str
 
 
 @pytest.mark.tensorflow
+def test_optimizers_that_ask_for_the_loss_are_refused() -> None:
+    model = compiled(columns_on("CPU:0", "CPU:1"), lambda: kerasopt.optimizers.SAM("sgd"))
+    with pytest.raises(ValueError, match=r"act on the gradient alone with several columns.*'sam'"):
+        model.fit(*images(8), verbose=0)
+
+
+@pytest.mark.tensorflow
 def test_weights_that_keras_builds_too_late_are_refused() -> None:
     class Late(keras.Model):
         def __init__(self) -> None:

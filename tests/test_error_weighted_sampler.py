@@ -225,16 +225,12 @@ def test_under_a_strategy(digits: tuple) -> None:
 
 def resumable() -> Script:
     """Return a script that makes a sampler at the beginning of each run."""
-    made: list[ErrorWeightedSampler] = []
 
     def data() -> dict:
-        return {"x": made[-1]}
+        sampler = ErrorWeightedSampler(X, Y, 8, patience=1, seed=0)
+        return {"x": sampler, "callbacks": [sampler.callback]}
 
-    def callbacks() -> list:
-        made.append(ErrorWeightedSampler(X, Y, 8, patience=1, seed=0))
-        return [made[-1].callback]
-
-    return Script(data, callbacks=callbacks, epochs=4)
+    return Script(data, epochs=4)
 
 
 @pytest.mark.parametrize(("every", "first"), [("epoch", False), (4, True)])

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasopt._train_step import attend
+from kerasopt._train_step import asks_for_the_loss, attend
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.optimizers._devices import (
     apply_when,
@@ -88,7 +88,7 @@ class GradientClipping(OptimizerWrapper):
         name: str = "gradient_clipping",
     ) -> None:
         super().__init__(optimizer, name)
-        if getattr(self.optimizer, "needs_objective", False):
+        if asks_for_the_loss(self.optimizer):
             kind = type(self.optimizer).__name__
             raise ValueError(
                 "`optimizer` must step along the gradient that is clipped, not along one of its "

@@ -76,9 +76,10 @@ class Diagnosis(NamedTuple):
 def diagnose(history: History) -> Diagnosis:
     """Say what learning curves show: underfitting, overfitting, a wrong rate, and so on.
 
-    Of 94 real runs with a known fault 81 have it as their first finding (`tests/diagnosis`). Where
-    it is not, curves that come to rest are often those of a rate so high that units were switched
-    off for good.
+    Of 88 real runs with a known fault, on tasks that no threshold was chosen on, 73 have it as the
+    first finding (`tests/diagnosis`). Where it is not, a network too small is often taken for one
+    that does not move at all, and dropout, which makes the curve of training rough, for a rate that
+    is too high. With `"accuracy"` in the history it is seen better whether anything was learnt.
 
     Args:
         history: What `fit` returned, a `LearningCurve`, a dictionary of lists with `"loss"` and, if

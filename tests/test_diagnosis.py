@@ -23,8 +23,8 @@ def right(runs: list[dict[str, Any]]) -> float:
 def test_real_runs() -> None:
     assert {run["fault"] for run in RUNS} == set(ADVICE)
     assert len(RUNS) >= 60
-    assert right([run for run in RUNS if run["seen"]]) > 0.85
-    assert right([run for run in RUNS if not run["seen"]]) > 0.8
+    assert right([run for run in RUNS if run["seen"]]) > 0.9
+    assert right([run for run in RUNS if not run["seen"]]) > 0.8  # by chance a ninth
 
 
 FALL = 2 * 0.8 ** np.arange(40.0) + 0.1

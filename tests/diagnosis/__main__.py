@@ -12,7 +12,8 @@ stays on a plateau, validation may be a little better by the luck of the split, 
 makes the error rise by less than thirty times is one that is too high, or diverges.
 
 Thresholds of the diagnosis were chosen with the runs on the tasks of SEEN. The runs on the others
-were made after that, once.
+were made after that, once. Of the tasks of SEEN the last five were such a set before: of their 86
+runs 77 were judged right, before one rule was changed.
 """
 
 import itertools
@@ -222,7 +223,7 @@ def main(tasks: tuple[str, ...], path: Path) -> None:
             continue
         for case in cases(task, name, np.random.default_rng(place)):
             fault, history = proven(case, seed=place), train(case.setup, place)
-            rounded = {key: [float(f"{v:.5g}") for v in values] for key, values in history.items()}
+            rounded = {key: [float(f"{v:.4g}") for v in values] for key, values in history.items()}
             way = f"{task}, {name}, {case.way}"
             ends = [
                 f"{v[0]:.3g} {min(v):.3g} {v[-1]:.3g}" for k, v in rounded.items() if "loss" in k

@@ -16,3 +16,4 @@ from kerasopt.callbacks._learning_rate_finder import find_learning_rate as find_
 from kerasopt.callbacks._resume import Resume as Resume
 from kerasopt.callbacks._stop_on_gradient_norm import StopOnGradientNorm as StopOnGradientNorm
 from kerasopt.callbacks._throughput_monitor import ThroughputMonitor as ThroughputMonitor
+from kerasopt.callbacks._unfreeze import Unfreeze as Unfreeze

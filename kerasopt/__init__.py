@@ -16,6 +16,8 @@ from kerasopt._models import Model as Model
 from kerasopt._models import Sequential as Sequential
 from kerasopt._objective import Objective as Objective
 from kerasopt._objective import objective as objective
+from kerasopt._predict_ensemble import predict_ensemble as predict_ensemble
+from kerasopt._pretrain import pretrain as pretrain
 from kerasopt._train_step import prepare as prepare
 
 __version__ = "0.1.0"

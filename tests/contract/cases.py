@@ -653,6 +653,22 @@ CALLBACKS = (
         resumes=True,
         validated=True,
     ),
+    Case(
+        kerasopt.callbacks.Unfreeze,
+        {"schedule": {0: 1}},
+        bad=(
+            ({"schedule": ["head"]}, r"`schedule` must map epochs to layers. .*=\['head'\]"),
+            ({"schedule": {}}, "`schedule` must have at least one epoch"),
+            (
+                {"schedule": {-1: "head"}},
+                "`schedule` must be an integer ≥ 0. Received: schedule=-1",
+            ),
+            ({"schedule": {"1": "head"}}, "`schedule` must be an integer ≥ 0. .* schedule='1'"),
+            ({"schedule": {1: ["head", 0]}}, "`schedule` must be an integer ≥ 1. .* schedule=0"),
+            ({"schedule": {1: 2.5}}, "`schedule` must have layers, names .* Received: 2.5"),
+            ({"schedule": {1: "("}}, r"valid regular expressions: .* Received: '\('"),
+        ),
+    ),
 )
 
 

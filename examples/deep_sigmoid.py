@@ -7,8 +7,8 @@ The network has ten layers of 128 sigmoid units, the weights that Keras starts f
 outputs. It is trained by SGD with momentum 0.9, twice from the same weights: as they are, and after
 `kerasopt.pretrain`. The digits come with scikit-learn; fashion_mnist is taken from TFDS_DATA_DIR.
 
-On a CPU, TensorFlow, 8.1 % of the digits of the test set are right without pre-training and 92.2 %
-with it; of fashion_mnist, after 10 epochs and one of pre-training for each layer, 10.0 % and 86.4 %.
+On a CPU, TensorFlow, 8.1 % of the test digits are right without pre-training and 92.2 % with it; of
+fashion_mnist, after 10 epochs and one of pre-training for each layer, 10.0 % and 86.4 %.
 """
 
 import argparse

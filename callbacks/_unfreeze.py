@@ -6,11 +6,13 @@ from typing import Any
 
 import keras
 
-from kerasopt._acting import ActingCallback
+from kerasopt._acting import ActingCallback, callbacks_of_fit
 from kerasopt._rate_factor import build_optimizer
 from kerasopt._train_step import _chain
 from kerasopt._validation import check_count
+from kerasopt.callbacks._adaptive_learning_rate import AdaptiveLearningRate
 from kerasopt.callbacks._checks import check_built
+from kerasopt.callbacks._gradient_monitor import GradientMonitor
 from kerasopt.callbacks._step_patches import replace
 from kerasopt.optimizers._lbfgs import LBFGS
 from kerasopt.optimizers._objective_optimizer import ObjectiveOptimizer
@@ -57,7 +59,7 @@ class Unfreeze(ActingCallback):
             begins: the model is not built, there is no such layer with weights, `fit` ends
             before an epoch, or the optimizer was built without some of the weights, averages them
             by `use_ema`, or is `LBFGS` or an `ObjectiveOptimizer`, which step in all of them at
-            once.
+            once, or there is a `GradientMonitor` or an `AdaptiveLearningRate` of mode `"weights"`.
 
     Reference:
         Howard and Ruder, Universal language model fine-tuning for text classification, 2018
@@ -95,6 +97,7 @@ class Unfreeze(ActingCallback):
                 "`schedule` must have epochs that `fit` reaches, counted from 0. Received: "
                 f"{last}, where epochs={self.params['epochs']}"
             )
+        _check_callbacks()
         self._find_layers()
         self._set(last)
         build_optimizer(model)
@@ -140,6 +143,19 @@ class Unfreeze(ActingCallback):
         model.make_train_function(force=True)
         model.make_test_function(force=True)
         model.make_predict_function(force=True)
+
+
+def _check_callbacks() -> None:
+    """Raise if another callback counts on the weights that are trained when `fit` begins."""
+    for each in callbacks_of_fit():
+        if isinstance(each, GradientMonitor) or (
+            isinstance(each, AdaptiveLearningRate) and each.mode == "weights"
+        ):
+            raise ValueError(
+                "`callbacks` must not hold one that compares all weights from step to step with "
+                f"`Unfreeze`. Received: {type(each).__name__}. Take `AdaptiveLearningRate` with "
+                "mode='loss', and train in two `fit`s to use `GradientMonitor`."
+            )
 
 
 def _items(layers: Any) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 import kerasopt
-from kerasopt.callbacks import Resume, Unfreeze
+from kerasopt.callbacks import AdaptiveLearningRate, GradientMonitor, Resume, Unfreeze
 from tests.contract.cases import A_FEW, OPTIMIZERS, Case, rows
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
@@ -255,3 +255,9 @@ def test_refused_when_training_begins(
 def test_model_that_is_not_built() -> None:
     with pytest.raises(ValueError, match="must be built before `fit` with `Unfreeze`"):
         train(unbuilt(), {1: "a"})
+
+
+@pytest.mark.parametrize("other", [GradientMonitor, AdaptiveLearningRate])
+def test_callbacks_that_compare_all_weights(other: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=f"compares all weights .* Received: {other.__name__}"):
+        network().fit(X, Y, epochs=3, verbose=0, callbacks=[Unfreeze({1: "a"}), other()])

@@ -105,8 +105,9 @@ class Shampoo(RuleOptimizer):
         blocks = self._blocks(g)
         left = self._mean(left, blocks @ transpose(blocks))
         right = self._mean(right, transpose(blocks) @ blocks)
+        late = ops.all(left_root == 0)  # a weight that was frozen when roots were due
         left_root, right_root = ops.cond(
-            ops.cast(due, "bool"),
+            ops.logical_or(ops.cast(due, "bool"), late),
             lambda: self._roots(g.shape, left / bias_2, right / bias_2),
             lambda: (ops.copy(left_root), ops.copy(right_root)),
         )

@@ -8,7 +8,7 @@ import keras
 
 from kerasopt._acting import ActingCallback, callbacks_of_fit
 from kerasopt._rate_factor import build_optimizer
-from kerasopt._train_step import _chain
+from kerasopt._train_step import chain
 from kerasopt._validation import check_count
 from kerasopt.callbacks._adaptive_learning_rate import AdaptiveLearningRate
 from kerasopt.callbacks._checks import check_built
@@ -203,7 +203,7 @@ def _matching(model: keras.Model, item: Any) -> list[keras.Layer]:
 def _check_optimizer(model: keras.Model) -> None:
     """Raise unless the optimizer takes the weights of the schedule, and fewer."""
     optimizer = model.optimizer
-    for each in _chain(optimizer):
+    for each in chain(optimizer):
         if isinstance(each, OF_ALL_WEIGHTS) or each.use_ema:
             raise ValueError(
                 "The optimizer must treat each weight by itself with `Unfreeze`, and must not "

@@ -12,10 +12,9 @@ from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing
     BaseImagePreprocessingLayer,
 )
 
+from kerasopt._drawing import draws, generators
 from kerasopt._objective import takes_training
 from kerasopt._validation import check_count
-
-RATES = ("rate", "dropout", "recurrent_dropout")
 
 
 def predict_ensemble(
@@ -87,7 +86,7 @@ def predict_ensemble(
         )
     samples = check_count("samples", samples, least=2)
     seed = None if seed is None else check_count("seed", seed, least=0)
-    random = [layer for layer in model._flatten_layers() if _draws(layer)]
+    random = [layer for layer in model._flatten_layers() if _takes_part(layer)]
     if not random:
         raise ValueError(
             "`model` must have layers that draw random numbers while training, such as `Dropout` "
@@ -111,7 +110,7 @@ class Ensemble(keras.Model):
         seed: int | None,
     ) -> None:
         super().__init__(dtype="float32", autocast=False)
-        states = {id(each.state): each.state for layer in random for each in _generators(layer)}
+        states = {id(each.state): each.state for layer in random for each in generators(layer)}
 
         def sample(x: Any, seeds: Any) -> Any:
             """Return the outputs of a network; what its layers assign is forgotten."""
@@ -160,19 +159,9 @@ def _wide(y: Any) -> Any:
     return ops.cast(y, "float64" if is_double else "float32")
 
 
-def _generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
-    """Return the random generators that a layer holds itself."""
-    return [each for each in vars(layer).values() if isinstance(each, keras.random.SeedGenerator)]
-
-
-def _draws(layer: keras.Layer) -> bool:
-    """Return whether a layer, or the cell of a recurrent one, is random while training."""
-    if isinstance(layer, keras.layers.RNN):
-        return any(_draws(cell) for cell in layer._flatten_layers(include_self=False))
-    if isinstance(layer, BaseImagePreprocessingLayer) or not _generators(layer):
-        return False
-    rates = [getattr(layer, name) for name in RATES if hasattr(layer, name)]
-    return any(rates) or not rates
+def _takes_part(layer: keras.Layer) -> bool:
+    """Return whether a layer is random while training; augmentation makes no other networks."""
+    return draws(layer) and not isinstance(layer, BaseImagePreprocessingLayer)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ def pretrain(
     kind: str = "autoencoder",
     epochs: int = 10,
     batch_size: int | None = None,
-    corruption: float | None = None,
+    corruption: float = 0.2,
     optimizer: Any = None,
     layers: Sequence[Any] | None = None,
     seed: int | None = None,
@@ -55,8 +55,8 @@ def pretrain(
         kind: `"autoencoder"` or `"denoising"`. Defaults to `"autoencoder"`.
         epochs: Number ≥ 1 of epochs for each layer. Defaults to 10.
         batch_size: Number of rows in a batch, of arrays. Defaults to None, which is 32.
-        corruption: Share of the elements of h that say nothing, in (0, 1), for `"denoising"` alone.
-            Defaults to None, which is 0.2.
+        corruption: Share of the elements of h that say nothing, in (0, 1), with `"denoising"`;
+            `"autoencoder"` corrupts none. Defaults to 0.2.
         optimizer: A Keras optimizer, or its name; each layer is trained by a new one of the same
             settings. Defaults to None, which is `Adam(0.01)`.
         layers: The layers to train, or their names. Defaults to None: all `Dense` and `Conv` layers
@@ -93,7 +93,7 @@ def pretrain(
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model. Received: model={model!r}")
     check_choice("kind", kind, ("autoencoder", "denoising"))
-    rate = _corruption(kind, corruption)
+    corruption = check_number("corruption", corruption, "(0, 1)")
     check_count("epochs", epochs)
     seed = None if seed is None else check_count("seed", seed, least=0)
     check_count("verbose", verbose, least=0)
@@ -105,7 +105,8 @@ def pretrain(
     losses = {}
     for number, layer in enumerate(chosen, start=1):
         with _scope(model):
-            autoencoder = Autoencoder(layer, below[layer.name], rate, seed)
+            share = corruption if kind == "denoising" else 0.0
+            autoencoder = Autoencoder(layer, below[layer.name], share, seed)
             autoencoder.compile(keras.optimizers.deserialize(settings))
         history = autoencoder.fit(
             x, batch_size=batch_size, epochs=epochs, shuffle=shuffle, verbose=verbose // 2
@@ -164,17 +165,6 @@ def _transposed(layer: keras.Layer, y: Any, h: Any) -> Any:
         return value_and_gradient(lambda at: ops.sum(layer(at[0]) * y), [ops.zeros_like(h)])[1][0]
     finally:
         layer.activation = activation
-
-
-def _corruption(kind: str, corruption: Any) -> float:
-    if kind == "denoising":
-        return check_number("corruption", 0.2 if corruption is None else corruption, "(0, 1)")
-    if corruption is not None:
-        raise ValueError(
-            "`corruption` must be None where `kind` is not 'denoising'. "
-            f"Received: corruption={corruption!r}, kind={kind!r}"
-        )
-    return 0.0
 
 
 def _below(model: keras.Model) -> dict[str, keras.Model]:

@@ -117,7 +117,7 @@ def _rows() -> Any:
 def attending(model: keras.Model, objective: Callable[[], Objective]) -> Iterator[dict[str, Any]]:
     """Let the participants act before a step, and fill a dictionary for the logs after it."""
     logs: dict[str, Any] = {}
-    everyone = list(_chain(model.optimizer))
+    everyone = list(chain(model.optimizer))
     participants = [each for each in everyone if hasattr(each, "before_forward") and each.built]
     demanding = [each for each in everyone if getattr(each, "needs_objective", False)]
     for each in participants:
@@ -148,17 +148,17 @@ def _check_step(model: keras.Model) -> None:
         )
 
 
-def _chain(optimizer: Any) -> Iterator[Any]:
+def chain(optimizer: Any) -> Iterator[Any]:
     """Yield an optimizer and those within it."""
     yield optimizer
     for name in ("optimizer", "inner_optimizer"):
         if (inner := getattr(optimizer, name, None)) is not None:
-            yield from _chain(inner)
+            yield from chain(inner)
 
 
 def asks_for_the_loss(optimizer: Any) -> bool:
     """Return whether an optimizer, or one within it, asks for the loss function."""
-    return any(getattr(each, "needs_objective", False) for each in _chain(optimizer))
+    return any(getattr(each, "needs_objective", False) for each in chain(optimizer))
 
 
 def _builder() -> keras.Model | None:

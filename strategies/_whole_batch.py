@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
+from kerasopt._drawing import draws
 from kerasopt.strategies._shard import current
 
 # Their output is their input times numbers that do not depend on it.
@@ -21,7 +22,6 @@ MULTIPLIES = (
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
 )
-RATES = ("rate", "dropout", "recurrent_dropout")
 _warned: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
 
@@ -70,16 +70,6 @@ def _keeps(layer: keras.Layer) -> bool:
     for inner in layer._flatten_layers(include_self=False):
         states -= {id(v) for v in inner.weights}
     return layer.trainable and bool(states) and not known and not isinstance(layer, keras.Model)
-
-
-def draws(layer: keras.Layer) -> bool:
-    """Return whether the layer draws random numbers when training."""
-    if isinstance(layer, layers.RNN):  # its cell draws within a loop, where none can wait for all
-        return any(draws(cell) for cell in layer._flatten_layers(include_self=False))
-    if not any(isinstance(value, keras.random.SeedGenerator) for value in vars(layer).values()):
-        return False
-    rates = [getattr(layer, name) for name in RATES if hasattr(layer, name)]
-    return any(rates) or not rates
 
 
 def global_moments(

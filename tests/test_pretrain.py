@@ -257,7 +257,6 @@ def softmax() -> keras.Model:
         ),
         ({"kind": "rbm"}, r"`kind` must be one of \['autoencoder', 'denoising'\]"),
         ({"epochs": 0}, "`epochs` must be an integer ≥ 1. Received: epochs=0"),
-        ({"corruption": 0.5}, "`corruption` must be None where `kind` is not 'denoising'. Rec"),
         ({"kind": "denoising", "corruption": 1}, r"`corruption` must be a number in \(0, 1\)"),
         ({"seed": 1.5}, "`seed` must be an integer ≥ 0. Received: seed=1.5"),
         ({"verbose": -1}, "`verbose` must be an integer ≥ 0"),

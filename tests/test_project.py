@@ -48,7 +48,14 @@ def test_public_member_is_documented(member: Any) -> None:
     assert member.__module__.split(".")[-1].startswith("_")
 
 
-FRONT = [kerasopt.Model, kerasopt.Sequential, kerasopt.Objective, kerasopt.prepare]
+FRONT = [
+    kerasopt.Model,
+    kerasopt.Sequential,
+    kerasopt.Objective,
+    kerasopt.prepare,
+    kerasopt.predict_ensemble,
+    kerasopt.pretrain,
+]
 
 
 @pytest.mark.parametrize("member", [*public_members(), *FRONT])

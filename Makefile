@@ -11,14 +11,16 @@ demo: .venv/installed  ## train on real data; leaves curves, a report and the mo
 	rm -rf runs/demo
 	$(BIN)/python examples/train.py --output runs/demo
 
-test: .venv/installed  ## all tests but the slow ones, on TensorFlow, then on JAX
+test: .venv/installed  ## all tests but the slow ones, on TensorFlow; the contract tests on JAX, too
 	$(BIN)/python -m pytest -n 2 -m "$(QUICK) and not alone"
 	$(BIN)/python -m pytest -m "$(QUICK) and alone"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow" tests/contract
 
-test-slow: .venv/installed  ## the rest of the tables, the demo's accuracy for five seeds and on fashion_mnist
-	$(BIN)/python -m pytest -n 2 -m slow
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "slow and not tensorflow"
+test-slow: .venv/installed  ## the slow ones on TensorFlow, all that `make test` left out on JAX
+	$(BIN)/python -m pytest -n 2 -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "slow and not tensorflow" tests/contract
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not tensorflow and not peers" --ignore tests/contract
 
 test-peers: .venv/installed  ## optimizers against PyTorch, Optax and the authors' own packages
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'

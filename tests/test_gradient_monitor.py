@@ -335,6 +335,7 @@ model.fit(x, y, epochs=3, verbose=0, callbacks=looks)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.tensorflow
 def test_the_chief_writes_the_files(tmp_path: Path) -> None:

@@ -565,6 +565,7 @@ print("result:", json.dumps([train("whole") == train("runs", Die(), note), len(s
 """
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.tensorflow
 def test_killed_worker(tmp_path: Path) -> None:

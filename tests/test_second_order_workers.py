@@ -10,7 +10,7 @@ import pytest
 import kerasopt
 from tests.workers import launch
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.alone]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.alone, pytest.mark.slow]
 
 TRAIN = """
 ours = kerasopt.optimizers

@@ -75,6 +75,7 @@ def test_leaves_what_it_promises(tmp_path: Path, data_dir: str, strategy: list[s
     assert model.predict(np.zeros((1, 8, 8, 1)), verbose=0).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_two_workers(tmp_path: Path, data_dir: str, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     options = ["--strategy", "multiworker", "--epochs", "2", "--data-dir", data_dir]

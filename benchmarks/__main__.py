@@ -13,6 +13,7 @@ NAMES = (
     "adapt",
     "data",
     "callbacks",
+    "curvature",
     "strategies",
     "workers",
 )

@@ -6,6 +6,7 @@ from kerasopt.callbacks._adaptive_learning_rate import (
 from kerasopt.callbacks._backup_and_restore import BackupAndRestore as BackupAndRestore
 from kerasopt.callbacks._compare import compare as compare
 from kerasopt.callbacks._compare import plot_history as plot_history
+from kerasopt.callbacks._curvature_monitor import CurvatureMonitor as CurvatureMonitor
 from kerasopt.callbacks._early_stopping import EarlyStopping as EarlyStopping
 from kerasopt.callbacks._evaluate_every import EvaluateEvery as EvaluateEvery
 from kerasopt.callbacks._gradient_monitor import GradientMonitor as GradientMonitor

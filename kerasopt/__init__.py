@@ -9,6 +9,7 @@ import importlib
 from types import ModuleType
 
 from kerasopt import callbacks as callbacks
+from kerasopt import curvature as curvature
 from kerasopt import layers as layers
 from kerasopt import optimizers as optimizers
 from kerasopt._diagnosis import diagnose as diagnose

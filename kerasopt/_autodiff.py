@@ -7,6 +7,7 @@ if keras.backend.backend() == "tensorflow":
 else:
     from kerasopt import _jax_autodiff as _backend  # type: ignore[no-redef]
 
-gauss_newton_product = _backend.gauss_newton_product
-hessian_product = _backend.hessian_product
+each = _backend.each
+gauss_newton = _backend.gauss_newton
+hessian = _backend.hessian
 value_and_gradient = _backend.value_and_gradient

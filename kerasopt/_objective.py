@@ -8,7 +8,7 @@ from typing import Any, Self
 import keras
 from keras import ops, tree
 
-from kerasopt._autodiff import gauss_newton_product, hessian_product, value_and_gradient
+from kerasopt._autodiff import gauss_newton, hessian, value_and_gradient
 from kerasopt._masks import with_mask
 
 _now = threading.local()
@@ -95,7 +95,7 @@ class Objective:
 
     def hvp(self, v: Sequence[Any]) -> list[Any]:
         """Return H v, with H = ∇²J."""
-        return hessian_product(self._total, self._start, v)
+        return self.hessian()(v)
 
     def gnvp(self, v: Sequence[Any]) -> list[Any]:
         """Return G v, with the Gauss-Newton matrix G = Jᵀ ∇²L J + ∇²R.
@@ -103,12 +103,20 @@ class Objective:
         J are the derivatives of the model's outputs, L is the loss as a function of them, and R
         are the penalties of weights and activities.
         """
+        return self.gauss_newton()(v)
+
+    def hessian(self) -> Callable[[Sequence[Any]], list[Any]]:
+        """Return the function v → H v, whose calls share ∇J."""
+        return hessian(self._total, self._start)
+
+    def gauss_newton(self) -> Callable[[Sequence[Any]], list[Any]]:
+        """Return the function v → G v, whose calls share the outputs."""
         inner, outer, penalised = self._split()
-        product = gauss_newton_product(outer, inner, self._start, v)
+        product = gauss_newton(outer, inner, self._start)
         if not penalised():
             return product
-        more = hessian_product(self._penalties, self._start, v)
-        return [a + b for a, b in zip(product, more, strict=True)]
+        more = hessian(self._penalties, self._start)
+        return lambda v: [a + b for a, b in zip(product(v), more(v), strict=True)]
 
     def gauss_newton_diagonal(self, draw: Callable[[Any], Any]) -> list[Any]:
         """Return a random estimate of the diagonal of G, none of it negative where R is convex.
@@ -144,7 +152,7 @@ class Objective:
         if not penalised():
             return pulled_back, [ops.zeros_like(w) for w in self._start]
         signs = [ops.cast(draw(w.shape), w.dtype) for w in self._start]
-        more = hessian_product(self._penalties, self._start, signs)
+        more = hessian(self._penalties, self._start)(signs)
         return pulled_back, [s * c for s, c in zip(signs, more, strict=True)]
 
     def _split(self) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], bool]]:
@@ -210,10 +218,12 @@ def root_product(
             f"Received: outputs of shape {tuple(z.shape)}"
         )
 
+    curved = hessian(loss, outputs)
+
     def column(unit: Any) -> Any:
         v = [ops.zeros_like(each) for each in outputs]
         v[place] = v[place] + unit
-        return hessian_product(loss, outputs, v)[place]
+        return curved(v)[place]
 
     columns = [column(unit) for unit in ops.unstack(ops.eye(count, dtype=z.dtype))]
     wide = "float64" if z.dtype == "float64" else "float32"
@@ -242,7 +252,12 @@ def objective(name: str = "The optimizer") -> Objective:
 
 
 def of_batch(
-    model: keras.Model, data: Any, trainable: Sequence[Any], others: Sequence[tuple[Any, Any]]
+    model: keras.Model,
+    data: Any,
+    trainable: Sequence[Any],
+    others: Sequence[tuple[Any, Any]],
+    training: bool = True,
+    criterion: keras.Model | None = None,
 ) -> Objective:
     """Return the loss of a model on a batch.
 
@@ -251,16 +266,20 @@ def of_batch(
         data: Inputs, targets and weights of the batch, as `train_step` gets them.
         trainable: The variables of the objective.
         others: The model's other variables, and their values.
+        training: Whether layers do as in training.
+        criterion: Who computes the loss of the outputs, if not the model.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    owner = criterion or model
 
     def loss(y_pred: Any) -> Any:
-        takes = {"training": True} if takes_training(model.compute_loss) else {}
+        takes = {"training": training} if takes_training(owner.compute_loss) else {}
         batch = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
-        return model.compute_loss(**batch, **takes)
+        value = owner.compute_loss(**batch, **takes)
+        return value + sum(ops.sum(each) for each in model.losses) if criterion else value
 
     def outputs() -> Any:
-        return model(x, **({"training": True} if takes_training(model.call) else {}))
+        return model(x, **({"training": training} if takes_training(model.call) else {}))
 
     made = Objective(loss, trainable, outputs, lambda: model.losses, others)
     made.rows, made.batched = rows_of(x), True

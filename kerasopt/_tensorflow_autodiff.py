@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 Tensors: TypeAlias = Sequence[Any]
+Product: TypeAlias = Callable[[Tensors], list[Any]]
 
 _stock_moments = tf.nn.moments
 _lock = threading.Lock()
@@ -26,31 +27,39 @@ def value_and_gradient(function: Callable[[Tensors], Any], at: Tensors) -> tuple
     return value, _gradient(tape, value, at)
 
 
-def hessian_product(function: Callable[[Tensors], Any], at: Tensors, v: Tensors) -> list[Any]:
-    """Return ∇²f v."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape, _smooth_moments():
+def hessian(function: Callable[[Tensors], Any], at: Tensors) -> Product:
+    """Return the function v → ∇²f v; the gradient is computed once."""
+    with (
+        tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
+        _smooth_moments(),
+    ):
         tape.watch(at)
         _, gradient = value_and_gradient(function, at)
-    return _gradient(tape, gradient, at, v)
+    return lambda v: _gradient(tape, gradient, at, v)
 
 
-def gauss_newton_product(
-    outer: Callable[[Tensors], Any],
-    inner: Callable[[Tensors], Tensors],
-    at: Tensors,
-    v: Tensors,
-) -> list[Any]:
-    """Return Jᵀ ∇²f J v of f(z(w)), with J = ∂z/∂w."""
+def gauss_newton(
+    outer: Callable[[Tensors], Any], inner: Callable[[Tensors], Tensors], at: Tensors
+) -> Product:
+    """Return the function v → Jᵀ ∇²f J v of f(z(w)), with J = ∂z/∂w."""
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(at)
         outputs = inner(at)
 
     ones = [tf.ones_like(z) for z in outputs]  # Jᵀu is linear in u: where does not matter
-    with tf.GradientTape(watch_accessed_variables=False) as linear:
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as linear:
         linear.watch(ones)
         back = _gradient(tape, outputs, at, ones)
-    forward = _gradient(linear, back, ones, v)
-    return _gradient(tape, outputs, at, hessian_product(outer, outputs, forward))
+    curved = hessian(outer, outputs)
+    return lambda v: _gradient(tape, outputs, at, curved(_gradient(linear, back, ones, v)))
+
+
+def each(product: Product, vs: Tensors) -> Sequence[Any]:
+    """Return the products with all v, which are stacked along a new first axis."""
+    like = tuple(tf.TensorSpec(v.shape[1:], v.dtype) for v in vs)
+    return tf.map_fn(
+        lambda v: tuple(product(v)), tuple(vs), fn_output_signature=like, parallel_iterations=1
+    )
 
 
 def _gradient(tape: tf.GradientTape, of: Any, at: Tensors, v: Tensors | None = None) -> list[Any]:

@@ -18,7 +18,7 @@ import pytest
 import kerasopt
 
 ROOT = Path(__file__).parent.parent
-PUBLIC = ("callbacks", "data", "layers", "optimizers", "strategies")
+PUBLIC = ("callbacks", "curvature", "data", "layers", "optimizers", "strategies")
 SOURCES = [
     path
     for folder in ("kerasopt", "callbacks", "strategies", "examples", "tests", "benchmarks")

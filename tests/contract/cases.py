@@ -513,6 +513,19 @@ CALLBACKS = (
     ),
     Case(kerasopt.callbacks.ThroughputMonitor),
     Case(
+        kerasopt.callbacks.CurvatureMonitor,
+        {"every": 2},
+        bad=(
+            ({"every": 0}, "`every` must be an integer ≥ 1. Received: every=0"),
+            ({"k": 0}, "`k` must be an integer ≥ 1. Received: k=0"),
+            ({"kind": "H"}, r"`kind` must be one of \['hessian', 'gauss_newton'\]"),
+            ({"probes": 0}, "`probes` must be an integer ≥ 1"),
+            ({"verbose": -1}, "`verbose` must be an integer ≥ 0"),
+            ({"seed": -1}, "`seed` must be an integer ≥ 0"),
+        ),
+        resumes=True,
+    ),
+    Case(
         kerasopt.callbacks.EarlyStopping,
         {"patience": 5},
         bad=(

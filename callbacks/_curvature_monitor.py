@@ -1,0 +1,197 @@
+"""The curvature while training, and what it says of the learning rate."""
+
+import sys
+from copy import deepcopy
+from math import nan
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasopt._callers import callers
+from kerasopt._rate_factor import innermost
+from kerasopt._validation import check_choice, check_count
+from kerasopt.callbacks._batches import arrays_of, is_array_like, row_count, take_rows
+from kerasopt.callbacks._every import Every
+from kerasopt.curvature._curvature import KINDS, Curvature
+from kerasopt.curvature._eigenvalues import ends, random_rows
+
+TOLERANCE, MOST = 1e-2, 100  # of the eigenvalues; from the last vectors a few products do
+
+
+class CurvatureMonitor(keras.callbacks.Callback):
+    """Logs the largest eigenvalues and the trace of the Hessian, and what they say of the rate.
+
+    Use it where a training oscillates, diverges or creeps. Gradient descent converges along the
+    steepest direction as long as η < 2 / λ. With larger rates the loss rises until the weights
+    have found a flatter place, or for ever; training at a fixed rate often hovers near the limit.
+    Logged are the newest values of an epoch, or not-a-number before there are any:
+
+        lambda_max           λ₁, the largest eigenvalue; lambda_2 … lambda_k the next
+        hessian_trace        tr H ≈ Σ_i λ_i + 1/p Σ v ᵀH v,  v random signs without the parts along
+                             the eigenvectors
+        rate_over_limit      η λ₁ / 2; past 1 plain gradient descent is unstable
+
+    The limit is that of gradient descent: with momentum β it is 1 + β times as far, and methods
+    that scale the gradient, such as Adam, have another.
+
+    It looks at the same rows each time: those given, or as many of the training data as are in a
+    batch, evenly spread over them, of a dataset its first batch. Eigenvalues are sought from the
+    last eigenvectors on, to about one per cent, which takes few products. The first time a
+    function is compiled.
+
+    Args:
+        every: Number ≥ 1 of training batches between two looks. Defaults to 100.
+        k: Number ≥ 1 of eigenvalues. Defaults to 1.
+        x: Data to look at, as `kerasopt.curvature.Curvature` takes them. Defaults to None: a batch
+            of the training data, which then must not be a generator.
+        y: Targets, of arrays. Defaults to None.
+        sample_weight: Weights of the rows, of arrays. Defaults to None.
+        kind: `"hessian"`, or `"gauss_newton"`. Defaults to `"hessian"`.
+        probes: Number p ≥ 1 of random vectors for the trace. Defaults to 2.
+        verbose: 1 to print what is found. Defaults to 0.
+        seed: Seed of the random vectors. Defaults to 0.
+
+    Attributes:
+        history: Lists of equal length by the names of the logs, with `"step"`, the number of
+            batches trained, and `"learning_rate"`.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range; in `fit`, the training data come from a
+            generator and `x` is None.
+
+    Reference:
+        Cohen et al., Gradient descent on neural networks typically occurs at the edge of stability,
+        2021; X. Wang, Optimization for Training Deep Models, lecture, 2015, "Learning rate".
+
+    Example:
+        >>> import keras, kerasopt, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+        >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+        >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]]), np.zeros((2, 1))
+        >>> monitor = kerasopt.callbacks.CurvatureMonitor(every=1)
+        >>> _ = model.fit(x, y, verbose=0, callbacks=[monitor])
+        >>> monitor.verdict
+        'the rate 0.1 is 0.2 of the stable limit 0.5 of gradient descent'
+    """
+
+    def __init__(
+        self,
+        every: int = 100,
+        k: int = 1,
+        x: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        kind: str = "hessian",
+        probes: int = 2,
+        verbose: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._every = Every("every", every)
+        self.every, self.k = every, check_count("k", k)
+        self.x, self.y, self.sample_weight = x, y, sample_weight
+        self.kind = check_choice("kind", kind, KINDS)
+        self.probes = check_count("probes", probes)
+        self.verbose = check_count("verbose", verbose, least=0)
+        self.seed = check_count("seed", seed, least=0)
+        self._names = ["lambda_max", *(f"lambda_{i}" for i in range(2, k + 1))]
+        self._names += ["hessian_trace", "rate_over_limit"]
+        self.history: dict[str, list[float]] = {}
+        self._vectors: np.ndarray | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the newest values say of the learning rate, in words."""
+        if not self.history:
+            return "not measured yet"
+        rate, ratio = (self.history[name][-1] for name in ("learning_rate", "rate_over_limit"))
+        if ratio <= 0:
+            return f"the rate {rate:.3g} has no limit: the curvature is nowhere positive"
+        limit = f"the stable limit {rate / ratio:.3g} of gradient descent"
+        if ratio > 1:
+            return f"the rate {rate:.3g} is past {limit} by {ratio:.2g}×"
+        return f"the rate {rate:.3g} is {ratio:.2g} of {limit}"
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin to count."""
+        self._every.begin_training()
+        self._curvature: Curvature | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Expect the first batch of the epoch."""
+        self._every.begin_epoch()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the curvature if it is time."""
+        if self._every.reached(batch, self.params["steps"]):
+            self._look(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Log the newest values."""
+        logs.update({name: self.history.get(name, [nan])[-1] for name in self._names})
+        if self.verbose:
+            sys.stdout.write(f"\nEpoch {epoch + 1}: {self.verdict}\n")
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what has been found, and the eigenvectors to go on from."""
+        vectors = None if self._vectors is None else np.array(self._vectors)
+        every = self._every.get_state()
+        return {"history": deepcopy(self.history), "vectors": vectors, "every": every}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self.history = deepcopy(state["history"])
+        vectors = state["vectors"]
+        self._vectors = None if vectors is None else np.array(vectors)
+        self._every.set_state(state["every"])
+
+    def _look(self, model: keras.Model) -> None:
+        if self._curvature is None:
+            data = (self.x, self.y, self.sample_weight) if self.x is not None else _rows_of_fit()
+            x, y, sample_weight = data
+            self._curvature = Curvature(model, x, y, sample_weight=sample_weight)
+        curvature = self._curvature
+        if self._vectors is None or self._vectors.shape[1] != curvature.size:
+            self._vectors = random_rows(curvature, self.k, self.seed)
+        start = self._vectors.astype(curvature.dtype)
+        found = ends(curvature, self.kind, "largest", self.k, start, TOLERANCE, MOST, True)
+        self._vectors = found.vectors
+        values = [float(value) for value in found.values]
+        rate = float(ops.convert_to_numpy(next(innermost(model.optimizer)).learning_rate))
+        row = [*values, *[nan] * (self.k - len(values))]
+        row += [sum(values) + self._rest(curvature, found.vectors), rate * values[0] / 2]
+        taken = dict(zip(self._names, row, strict=True))
+        for name, value in {"step": self._every.count, "learning_rate": rate, **taken}.items():
+            self.history.setdefault(name, []).append(value)
+
+    def _rest(self, curvature: Curvature, vectors: Any) -> float:
+        """Return an estimate of the sum of all other eigenvalues."""
+        random = np.random.default_rng(self.seed)
+        signs = random.choice([-1.0, 1.0], (self.probes, curvature.size))
+        v = signs - (signs @ vectors.T) @ vectors
+        return float(np.sum(v * curvature.products(v, self.kind)) / self.probes)
+
+
+def _rows_of_fit() -> tuple[Any, Any, Any]:
+    """Return some of the training data of the calling `fit`."""
+    fit = next(
+        names
+        for names in callers()
+        if isinstance(names.get("self"), keras.Model) and "epoch_iterator" in names
+    )
+    x = fit["x"]
+    if is_array_like(x):
+        arrays = arrays_of(x, fit["y"], fit["sample_weight"])
+        count = row_count(arrays)
+        size = min(fit["batch_size"] or 32, count)
+        return take_rows(arrays, np.linspace(0, count - 1, size).astype(int))
+    if not isinstance(x, keras.utils.PyDataset) and iter(x) is x:
+        raise ValueError(
+            "`x` must be given where the training data come from a generator, of which no batch "
+            f"can be taken beside. Received: x=None, with the training data {x!r}"
+        )
+    batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x))
+    return keras.utils.unpack_x_y_sample_weight(batch)

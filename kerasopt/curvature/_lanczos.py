@@ -1,0 +1,80 @@
+"""Block Lanczos with full re-orthogonalisation, for symmetric matrices that are products only."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+Products = Callable[[np.ndarray], np.ndarray]
+
+
+class Krylov(NamedTuple):
+    """An orthonormal basis of a Krylov space, as rows, and the matrix within it.
+
+        H Qᵀ = Qᵀ T + Q₊ᵀ [0 … 0 R]
+
+    Attributes:
+        basis: Q, of m rows.
+        matrix: T = Q H Qᵀ, m×m.
+        rest: R, by which the products with the last block leave the space; zero where the space is
+            all there is.
+    """
+
+    basis: np.ndarray
+    matrix: np.ndarray
+    rest: np.ndarray
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ascending eigenvalues of T, eigenvectors as columns, and ‖H u - λ u‖."""
+        values, vectors = np.linalg.eigh(self.matrix)
+        last = vectors[-self.rest.shape[1] :]
+        return values, vectors, np.linalg.norm(self.rest @ last, axis=0)
+
+
+def lanczos(products: Products, start: np.ndarray, most: int) -> Iterator[Krylov]:
+    """Yield Krylov spaces that grow by one block of vectors, up to `most` vectors.
+
+    Several vectors at a time share the cost of a gradient, and find eigenvalues that are as often
+    there as there are vectors. A space that does not grow goes on in a random direction.
+
+    Args:
+        products: Function of a block of rows that returns their products with the matrix.
+        start: The first block, of independent rows.
+        most: The largest number of vectors, at most that of the columns of `start`.
+    """
+    random = np.random.default_rng(0)
+    basis = np.empty((most, start.shape[1]), start.dtype)
+    matrix, width = np.zeros((most, most)), len(start)  # one width, which is compiled once
+    block, done = _orthonormal(start, basis[:0], random)[0], 0
+    while True:
+        end = done + len(block)
+        basis[done:end] = block
+        images = products(np.pad(block, [(0, width - len(block)), (0, 0)]))[: len(block)]
+        scale = float(np.linalg.norm(images))
+        inside = basis[:end] @ images.T
+        matrix[:end, done:end], matrix[done:end, :end] = inside, inside.T
+        block, rest = _orthonormal(images - inside.T @ basis[:end], basis[:end], random, scale)
+        yield Krylov(basis[:end], (matrix[:end, :end] + matrix[:end, :end].T) / 2, rest)
+        block, done = block[: most - end], end
+        if not len(block):
+            return
+
+
+def _orthonormal(
+    rows: np.ndarray, basis: np.ndarray, random: np.random.Generator, scale: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return orthonormal rows, orthogonal to a basis, and R with rowsᵀ ≈ newᵀ R.
+
+    Where rows depend on others, or are within rounding of zero, random directions take their
+    place, as long as there are any.
+    """
+    rows = rows - (rows @ basis.T) @ basis
+    q, r = np.linalg.qr(rows.T)
+    spent = np.abs(np.diag(r)) <= 10 * np.finfo(rows.dtype).eps * max(scale, np.linalg.norm(rows))
+    r[spent] = 0.0
+    new = q.T[: rows.shape[1] - len(basis)]
+    new = np.where(spent[: len(new), None], random.normal(size=new.shape), new)
+    for _ in range(2):  # what was short has lost its right angles
+        new = new - (new @ basis.T) @ basis
+        new = np.linalg.qr(new.T)[0].T
+    return new.astype(rows.dtype), r

@@ -11,6 +11,7 @@ from kerasopt.callbacks._early_stopping import EarlyStopping as EarlyStopping
 from kerasopt.callbacks._evaluate_every import EvaluateEvery as EvaluateEvery
 from kerasopt.callbacks._gradient_monitor import GradientMonitor as GradientMonitor
 from kerasopt.callbacks._growing_batch_size import GrowingBatchSize as GrowingBatchSize
+from kerasopt.callbacks._jacobian_monitor import JacobianMonitor as JacobianMonitor
 from kerasopt.callbacks._learning_curve import LearningCurve as LearningCurve
 from kerasopt.callbacks._learning_rate_finder import LearningRateFinder as LearningRateFinder
 from kerasopt.callbacks._learning_rate_finder import find_learning_rate as find_learning_rate

@@ -580,6 +580,16 @@ CALLBACKS = (
         resumes=True,
     ),
     Case(
+        kerasopt.callbacks.JacobianMonitor,
+        {"x": np.zeros((4, 8, 8, 1)), "every": 2},
+        bad=(
+            ({"every": 0}, "`every` must be an integer ≥ 1. Received: every=0"),
+            ({"samples": 0}, "`samples` must be an integer ≥ 1. Received: samples=0"),
+            ({"samples": 2.0}, "`samples` must be an integer ≥ 1. Received: samples=2.0"),
+        ),
+        resumes=True,
+    ),
+    Case(
         kerasopt.callbacks.StopOnGradientNorm,
         {"threshold": 1e-9},
         bad=(

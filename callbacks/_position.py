@@ -25,6 +25,11 @@ def begin_at(model: keras.Model, epoch: int | None) -> None:
     model._initial_epoch = epoch
 
 
+def beginning(model: keras.Model, initial_epoch: int) -> int:
+    """Return the epoch to begin at: that which a callback has set, or the given one."""
+    return model._initial_epoch or initial_epoch
+
+
 def pass_over(epochs: Any, count: int) -> None:
     """Leave the data as it is after `count` epochs, reading as little of it as can be.
 

@@ -81,6 +81,41 @@ if index == 1 and len(tries.read_text()) < 3: sys.exit(3)"""
     assert len((tmp_path / "tries1").read_text()) == attempts
 
 
+OF_KINDS = """
+task = config["task"]
+name = f"{task['type']}{task['index']}"
+tries = here / name
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+END
+time.sleep(60)"""
+
+
+@pytest.mark.parametrize(
+    ("failing", "fails_at", "status", "starts"),
+    [
+        ("worker1", "x", 0, [1, 1, 2, 1, 1]),  # it starts again by itself
+        ("ps0", "x", 0, [2, 2, 2, 2, 2]),
+        ("worker1", "xxx", 3, [1, 1, 2, 1, 1]),
+    ],
+    ids=["worker", "server", "worker twice"],
+)
+def test_parameter_servers(
+    tmp_path: Path, failing: str, fails_at: str, status: int, starts: list[int]
+) -> None:
+    names = ("chief0", "worker0", "worker1", "ps0", "ps1")
+    end = f"""
+while not all((here / each).exists() for each in {names}): time.sleep(0.01)
+if name == {failing!r} and tries.read_text() in {fails_at!r}: sys.exit(3)
+while name == "chief0":
+    if (here / "worker1").read_text() == "xx" and {fails_at!r} == "x": sys.exit(0)
+    time.sleep(0.1)
+"""
+    options = ["--workers", "2", "--parameter-servers", "2", "--max-restarts", "1"]
+    path = script(tmp_path, OF_KINDS.replace("END", end))
+    assert main(["launch", *options, path]) == status
+    assert [len((tmp_path / name).read_text()) for name in names] == starts
+
+
 def test_pinned_workers_share_no_core(tmp_path: Path) -> None:
     text = "time.sleep(0.1); (here / str(index)).write_text(str(sorted(os.sched_getaffinity(0))))"
     there = sorted(os.sched_getaffinity(0))
@@ -129,13 +164,21 @@ def test_no_worker_outlives_the_launcher(tmp_path: Path, number: int) -> None:
         ([], "a script, and --hosts with --index, must be given"),
         (["none.py"], "there is no script none.py"),
         (["--workers", "0", "SCRIPT"], "--workers must be at least 1"),
-        (["--max-restarts", "-1", "SCRIPT"], "--max-restarts at least 0"),
+        (["--max-restarts", "-1", "SCRIPT"], "--max-restarts and --parameter-servers at least 0"),
         (["--workers", "9999", "--pin", "SCRIPT"], "--pin needs a core for each of 9999 workers"),
         (["--hosts", "a:1,b"], "--hosts must have the form host1:port,host2:port. Received: --hos"),
         (["--hosts", "a:1,b:2"], "--index must be 0 to 1, a place in --hosts"),
         (["--hosts", "a:1,b:2", "--index", "2"], "--index must be 0 to 1"),
         (["--index", "1", "SCRIPT"], "a script, and --hosts with --index"),
         (["--hosts", "a:1", "--index", "0", "--workers", "2"], "does not go with --hosts"),
+        (
+            ["--parameter-servers", "-1", "SCRIPT"],
+            "--max-restarts and --parameter-servers at least 0",
+        ),
+        (
+            ["--hosts", "a:1", "--index", "0", "--parameter-servers", "1"],
+            "--parameter-servers does not go with --hosts: set TF_CONFIG on each machine",
+        ),
     ],
 )
 def test_bad_command_lines(

@@ -46,9 +46,10 @@ def on_each_copy(function: Callable[..., None], weights: Sequence[Any], *rest: A
 def beside(weight: Any) -> contextlib.AbstractContextManager[Any]:
     """Create the variables of the body on the devices of a weight."""
     value = _native(weight)
-    if not hasattr(value, "distribute_strategy"):
-        return contextlib.nullcontext()
-    return value.distribute_strategy.extended.colocate_vars_with(value)
+    # A variable on a parameter server does not say of which strategy it is.
+    current = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    strategy = getattr(value, "distribute_strategy", current)
+    return strategy.extended.colocate_vars_with(value) if strategy else contextlib.nullcontext()
 
 
 def _native(value: Any) -> Any:

@@ -5,7 +5,7 @@ QUICK := not slow and not peers
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow test-peers exactness soak plan-tables lint format wheel bench race clean
+.PHONY: demo test test-slow test-peers exactness soak plan-tables lint format wheel docs bench race clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
@@ -49,6 +49,10 @@ wheel: .venv/installed  ## build sdist and wheel; install and use the wheel outs
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python tests/check_wheel.py dist
 
+docs: .venv/installed-docs  ## the documentation, in site/index.html; checks its code, names and links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -m "" tests/test_docs.py
+
 bench: .venv/installed-bench  ## speed against the peers, as the table of the README
 	$(BIN)/python -m benchmarks
 
@@ -56,7 +60,7 @@ race: .venv/installed  ## all optimizers, tuned alike, on three tasks: a table a
 	$(BIN)/python examples/race.py --output runs/race
 
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv build dist runs site *.egg-info
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("kerasopt needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -66,4 +70,8 @@ clean:
 
 .venv/installed-bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

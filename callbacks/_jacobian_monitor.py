@@ -11,7 +11,7 @@ from kerasopt._validation import check_count
 from kerasopt.callbacks._every import Every
 from kerasopt.callbacks._jacobian_diagnosis import exploded, saturates, vanished
 from kerasopt.curvature._chain import Chain, check_chain
-from kerasopt.curvature._data_pass import data_pass
+from kerasopt.curvature._data import data_pass
 from kerasopt.curvature._jacobian import EXACT, of_output
 
 PREFIX = "jacobian_norm/"  # of the names in the logs

@@ -164,7 +164,7 @@ def asks_for_the_loss(optimizer: Any) -> bool:
 def acts_on_gradients_alone(optimizer: Any) -> bool:
     """Return whether neither an optimizer nor one within it takes part in the step of a model."""
     parts = ("before_forward", "needs_objective")
-    return not any(getattr(each, name, False) for each in _chain(optimizer) for name in parts)
+    return not any(getattr(each, name, False) for each in chain(optimizer) for name in parts)
 
 
 def _builder() -> keras.Model | None:

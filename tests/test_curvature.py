@@ -388,7 +388,7 @@ def endless() -> Any:
         (lambda m: Curvature(m, X[:0], Y[:0], entropy()), "`x` must have at least one row"),
         (
             lambda m: Curvature(m, iter([(X, Y)]), Y, entropy()),
-            "`y`, `sample_weight` and `batch_size` must",
+            "`y` and `sample_weight` must",
         ),
         (lambda m: Curvature(m, X, Y[:2], entropy()), "same number of rows. Received: \\[2, 4\\]"),
         (
@@ -418,6 +418,11 @@ def endless() -> Any:
             "`probes` must be an integer ≥ 1",
         ),
         (lambda m: curvature.classify_critical_point(m, X, Y, k=0), "`k` must be an integer ≥ 1"),
+        (
+            lambda m: Curvature(m, iter([(X, Y)]), loss=entropy(), batch_size=2),
+            "`batch_size` must be None where `x` is a dataset",
+        ),
+        (lambda m: Curvature(m, iter(()), loss=entropy()), "`x` must have at least one row"),
     ],
 )
 def test_errors(call: Callable, message: str) -> None:

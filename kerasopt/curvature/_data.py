@@ -1,4 +1,4 @@
-"""All the batches of some data, kept as tensors."""
+"""The batches of any data that `fit` takes and that end."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,19 +12,29 @@ from kerasopt.callbacks._batches import arrays_of, is_array_like, row_count, tak
 ROWS = 2048  # of a batch of arrays
 
 
-def all_batches(x: Any, y: Any, sample_weight: Any, batch_size: int | None) -> list[Any]:
-    """Return (x, y, sample_weight) of each batch of arrays, of a dataset or of a `PyDataset`."""
+def data_pass(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Iterator[tuple[Any, ...]]:
+    """Yield (x, y, sample_weight): rows of arrays in their order, or what a dataset yields."""
     if is_array_like(x):
         arrays = arrays_of(x, y, sample_weight)
-        starts = range(0, row_count(arrays), size := batch_size or ROWS)
-        batches = [take_rows(arrays, slice(start, start + size)) for start in starts]
-    elif y is not None or sample_weight is not None or batch_size is not None:
+        for start in range(0, row_count(arrays), batch_size):
+            yield take_rows(arrays, slice(start, start + batch_size))
+    elif y is not None or sample_weight is not None:
         raise ValueError(
-            "`y`, `sample_weight` and `batch_size` must be None where `x` is a dataset, which has "
-            f"all of them. Received: x={x!r}"
+            "`y` and `sample_weight` must be None where `x` is a dataset, which has all of them. "
+            f"Received: x={x!r}"
         )
     else:
-        batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in _finite(x)]
+        yield from map(keras.utils.unpack_x_y_sample_weight, _finite(x))
+
+
+def all_batches(x: Any, y: Any, sample_weight: Any, batch_size: int | None) -> list[Any]:
+    """Return (x, y, sample_weight) of each batch of arrays, of a dataset or of a `PyDataset`."""
+    if batch_size is not None and not is_array_like(x):
+        raise ValueError(
+            "`batch_size` must be None where `x` is a dataset, which has its own. "
+            f"Received: x={x!r}"
+        )
+    batches = list(data_pass(x, y, sample_weight, batch_size or ROWS))
     if not batches:
         raise ValueError(f"`x` must have at least one row. Received: x={x!r}")
     return [tree.map_structure(_tensor, batch, none_is_leaf=False) for batch in batches]

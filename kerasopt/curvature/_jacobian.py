@@ -11,7 +11,7 @@ from kerasopt._files import check_writable
 from kerasopt._validation import check_count
 from kerasopt.callbacks._curve_figure import check_picture
 from kerasopt.curvature._chain import Chain, check_chain
-from kerasopt.curvature._data_pass import data_pass
+from kerasopt.curvature._data import data_pass
 from kerasopt.curvature._golub_kahan import largest_singular_values
 from kerasopt.curvature._jacobian_spectrum import JacobianSpectrum
 

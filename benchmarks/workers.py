@@ -16,8 +16,9 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "images_per_second")
 
-        def milliseconds_an_image(workers: int) -> float:
-            main(["launch", "--workers", str(workers), "--pin", script, str(file), str(IMAGES)])
+        def milliseconds_an_image(workers: int, *options: str) -> float:
+            run = ["launch", "--workers", str(workers), "--pin", *options]
+            main([*run, script, str(file), str(IMAGES)])
             return 1000 / float(file.read_text())
 
         yield compare(
@@ -25,5 +26,12 @@ def rows() -> Iterator[Row]:
             f"1 worker on one core, {IMAGES} images a step",
             lambda: milliseconds_an_image(2),
             lambda: milliseconds_an_image(1),
+            rounds=3,
+        )
+        yield compare(
+            "`ParameterServer`, an image, 2 workers on a core each, 1 server",
+            "`MultiWorker`, 2 workers on a core each",
+            lambda: milliseconds_an_image(2, "--parameter-servers", "1"),
+            lambda: milliseconds_an_image(2),
             rounds=3,
         )

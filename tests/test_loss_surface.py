@@ -173,7 +173,7 @@ def not_compiled() -> keras.Model:
         ({"verbose": "no"}, TypeError, "`verbose` must be an integer ≥ 0"),
         ({"path": "s.gif"}, ValueError, "`path` must end in one of"),
         ({"path": "/dev/null/s.png"}, OSError, "`path` must be a file that can be written"),
-        ({"x": iter([])}, ValueError, "`x` must have at least one batch"),
+        ({"x": iter([]), "y": None}, ValueError, "`x` must have at least one batch"),
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ import pytest
 
 import kerasopt
 from kerasopt._launch import free_hosts
-from tests.workers import launch, write
+from tests.workers import launch, wait_for, write
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.alone]
 
@@ -89,25 +89,35 @@ def test_port_in_use() -> None:
         kerasopt.strategies.ParameterServer(cluster_of(hosts, "worker"))
 
 
-SERVED = "print('there'); kerasopt.strategies.ParameterServer(); print('not reached')"
+ENDLESS = """
+strategy = kerasopt.strategies.ParameterServer()
+with strategy.scope():
+    model = build()
+touch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: (here / "epoch").touch())
+data = lambda: tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+strategy.fit(model, data, 100000, callbacks=[touch], verbose=0)
+"""
 
 
 @pytest.mark.slow
-def test_server_ends_with_the_coordinator(tmp_path: Path) -> None:
-    hosts = free_hosts(3)
-    environment = {**os.environ, "TF_CONFIG": json.dumps(cluster_of(hosts, "ps"))}
-    coordinator = socket.create_server(("127.0.0.1", int(hosts[0].split(":")[1])))
-    server = subprocess.Popen(
-        [sys.executable, write(tmp_path, SERVED)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with coordinator:
-        coordinator.settimeout(60)
-        coordinator.accept()
-    assert server.communicate(timeout=60)[0] == "there\n"
-    assert server.returncode == 0
+def test_lost_server_ends_all(tmp_path: Path) -> None:
+    path, hosts, processes = write(tmp_path, ENDLESS), free_hosts(3), {}
+    for kind in ("chief", "worker", "ps"):
+        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster_of(hosts, kind))}
+        with (tmp_path / f"{kind}.log").open("w") as log:
+            command = [sys.executable, path]
+            processes[kind] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for((tmp_path / "epoch").exists, 120)
+        processes["ps"].kill()
+        assert processes["chief"].wait(60) == 1
+        assert processes["worker"].wait(60) == 0  # by itself
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    message = "WorkerLostError: The coordinator has lost a parameter server, and its weights."
+    assert message in (tmp_path / "chief.log").read_text()
 
 
 PATHS = [(1, 1, 1), (2, 4, 4), (4, 2, 4), (2, 3, 5)]  # fetch_every, push_every, steps of a call
@@ -160,8 +170,9 @@ for name, optimizer in makers.items():
 # One call in an epoch: the workers take turns, and the path is known.
 for fetch_every, push_every, steps in PATHS:
     model = one_weight(lambda: keras.optimizers.SGD(0.1), quadratic)
-    fit(model, fetch_every, push_every, 3, steps)
-    print(f"path {fetch_every} {push_every}:", float(model.weights[0].numpy()[0, 0]))
+    history = fit(model, fetch_every, push_every, 3, steps)
+    figures = [float(model.weights[0].numpy()[0, 0]), history["max_staleness"]]
+    print(f"path {fetch_every} {push_every}:", json.dumps(figures))
 
 # A worker is killed in the second epoch and starts again.
 model = one_weight(lambda: keras.optimizers.SGD(1.0), linear, metrics=[worker])
@@ -172,16 +183,18 @@ class Kill(keras.callbacks.Callback):
         if (self.epoch, batch) == (1, 10):
             os.kill(int((here / "worker1").read_text()), 9)
             (here / "worker1").unlink()
-shares, steps, deadline = [], 0, time.monotonic() + 120
+shares, rows, late, steps, deadline = [], [], [], 0, time.monotonic() + 200
 while len(shares) < 3 or not shares[-1]:
     assert time.monotonic() < deadline
     kwargs = {"initial_epoch": len(shares), "callbacks": [Kill()]}
     history = fit(model, 1, 1, len(shares) + 1, 60, **kwargs)
     steps += 60
     shares += history["worker"]
+    late += [*zip(history["staleness"], history["max_staleness"])]
+    rows.append(float(model.metrics[0].count.numpy()))
     time.sleep(0.5)
 figures = [steps, -float(model.weights[0].numpy()[0, 0]), int(model.optimizer.iterations.numpy())]
-print("killed:", json.dumps([shares, figures]))
+print("killed:", json.dumps([shares, rows, late, figures]))
 
 # As with `model.fit`: callbacks, validation, checkpoints, dropout, batch normalisation.
 with strategy.scope():
@@ -324,18 +337,23 @@ def test_fetching_and_pushing(
         accrued, v = accrued + g, v - 0.1 * g
         if (step + 1) % push_every == 0 or step + 1 == steps:
             w, accrued = w - 0.1 * accrued, 0.0
-    found = printed(output[0], f"path {fetch_every} {push_every}")
-    assert float(found[0]) == pytest.approx(w, rel=1e-5)
+    found, staleness = json.loads(printed(output[0], f"path {fetch_every} {push_every}")[0])
+    assert found == pytest.approx(w, rel=1e-5)
+    assert staleness == [0.0] * 3  # there were no other pushes
 
 
 def test_killed_worker(output: tuple[str, Path]) -> None:
     assert "worker 1 ended with status 137; it starts again (1 of 1)" in output[0]
-    shares, (steps, applied, iterations) = json.loads(printed(output[0], "killed")[0])
-    assert 0.1 < shares[0] < 0.9  # both worked, then hardly worker 1, then both again
+    shares, rows, late, figures = json.loads(printed(output[0], "killed")[0])
+    steps, applied, iterations = figures
+    assert 0 < shares[0] < 1  # both worked, then hardly worker 1, then both again
     assert shares[1] < 0.5
     assert shares[-1] > 0
     assert 0 <= applied - steps <= 1  # it may have died in the middle of a push
     assert applied == iterations
+    assert all(mean <= largest for mean, largest in late)
+    assert max(largest for _, largest in late) >= 1
+    assert set(rows) == {4 * 60}  # of these the metrics are, in each epoch
 
 
 def test_habits_of_fit(output: tuple[str, Path]) -> None:
@@ -345,7 +363,6 @@ def test_habits_of_fit(output: tuple[str, Path]) -> None:
     assert names < set(history)
     assert len(history["loss"]) == 2  # `EarlyStopping` has ended it
     assert history["loss"][1] < history["loss"][0]
-    assert 0 < history["staleness"][0] <= history["max_staleness"][0]
     assert (folder / "log.csv").read_text().count("\n") == 3
     assert (folder / "curve.png").exists()
     assert "12/12" in text

@@ -50,7 +50,7 @@ wheel: .venv/installed  ## build sdist and wheel; install and use the wheel outs
 	$(BIN)/python tests/check_wheel.py dist
 
 docs: .venv/installed-docs  ## the documentation, in site/index.html; checks its code, names and links
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m pytest -m "" tests/test_docs.py
 
 bench: .venv/installed-bench  ## speed against the peers, as the table of the README

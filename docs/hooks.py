@@ -31,7 +31,7 @@ LINK = re.compile(r"\]\((?:\.\./)?([\w./-]+)")
 TABLE = re.compile(r"<!-- table: ([\w.]+) ([\w* ]+) -->")
 REFERENCE = re.compile(r"\nReference:\n((?:    .*\n?)+)")
 CODE = re.compile(  # but for what is a link, or in a heading
-    r"<(a|h\d)\b.*?</\1>|<code>(?P<name>[a-z]\w*\.[\w.]*\w)(?:\([^<]*\))?</code>", re.DOTALL
+    r"<(a|h\d)\b.*?</\1>|<code>(?P<name>[a-z][\w/]*\.[\w.]*\w)(?:\([^<]*\))?</code>", re.DOTALL
 )
 
 
@@ -165,11 +165,13 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, files: Files, **kwargs: Any) -> str:
-    """Let public names that are set as code lead to their pages."""
+    """Let public names and files that are set as code lead to their pages."""
+    pages = files_shown()
 
     def link(match: re.Match[str]) -> str:
         name = match["name"] and public(match["name"])
-        file = name and files.get_file_from_path(place(name))
+        uri = place(name) if name else pages.get(match["name"])
+        file = uri and files.get_file_from_path(uri)
         if not file or file is page.file:
             return match[0]
         return f'<a href="{get_relative_url(file.url, page.url)}">{match[0]}</a>'

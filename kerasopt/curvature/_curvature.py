@@ -12,7 +12,7 @@ from keras import ops, tree
 from kerasopt._autodiff import each
 from kerasopt._objective import Objective, of_batch, rows_of
 from kerasopt._validation import check_choice, check_count, check_flag
-from kerasopt.curvature._compiled import compiled
+from kerasopt.curvature._compiled import compiled, tried
 from kerasopt.curvature._data import all_batches
 from kerasopt.curvature._weights import weights_of
 from kerasopt.optimizers._diagonal import random_signs
@@ -169,7 +169,7 @@ class Curvature:
             def run(values: Any, batch: Any, *rest: Any) -> Any:
                 return function(self._objective(values, batch), *rest)
 
-            self._runs[name] = compiled(self.model, run)
+            self._runs[name] = compiled(self.model, run, len(set(self._shares)) > 1)
         tensors = [ops.convert_to_tensor(argument) for argument in arguments]
         results = (self._runs[name](batch, *tensors) for batch in self._batches)
         total = sum(s * result for s, result in zip(self._shares, results, strict=True))
@@ -191,7 +191,7 @@ class Curvature:
             self.model(row[0])
         values = [(variable, variable.value) for variable in self.model.variables]
         with keras.StatelessScope():  # which gives new variables their values when it ends
-            of_batch(self.model, row, [], values, False, self._criterion).loss()
+            tried(of_batch(self.model, row, [], values, False, self._criterion).loss)
 
     def _columns(self, rows: Any) -> list[Any]:
         """Return what each weight has of stacked vectors."""

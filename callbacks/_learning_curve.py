@@ -1,7 +1,7 @@
 """Training and validation curves."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from os import PathLike
 from typing import Any
 
@@ -79,6 +79,8 @@ class LearningCurve(keras.callbacks.Callback):
         history: The values logged in these epochs, by name; not-a-number where none was logged.
         best: Position in `epochs` of the best epoch, or None.
         events: What callbacks did: pairs of an epoch and a few words.
+        start: The error of the first batch, before any update, for `diagnosis`; None where it is
+            not above 0 or not seen, as with `history` or `steps_per_execution > 1`.
 
     Raises:
         TypeError: A number is not of its type.
@@ -137,7 +139,7 @@ class LearningCurve(keras.callbacks.Callback):
         self.batches: list[tuple[int, int, int, float]]
         self._acting: list[tuple[ActingCallback, int]] = []
         state: dict[str, Any] = {"epochs": epochs, "history": values, "batches": [], "events": []}
-        self.set_state({**state, "within": (0, 0, 0.0)})
+        self.set_state({**state, "start": None, "within": (0, 0, 0.0)})
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Check that the file can be written."""
@@ -157,9 +159,15 @@ class LearningCurve(keras.callbacks.Callback):
         self._done, self._count, self._sum = 0, 0, 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Take in the mean error of some batches: Keras logs that of all since the epoch began."""
+        """Take in the error of the first batch, and of every so many.
+
+        Keras logs the mean error of all since the epoch began.
+        """
         steps = self.params["steps"]
         self._done = count = steps_done(batch, steps)
+        if self._number == count == 1 and self.start is None:
+            error = float((logs or {}).get("loss", nan))
+            self.start = error if 0 < error < inf else None
         if self.every_batches is None or count - self._count < self.every_batches:
             return
         total = count * float((logs or {})["loss"])
@@ -201,7 +209,7 @@ class LearningCurve(keras.callbacks.Callback):
 
     def diagnosis(self) -> Diagnosis:
         """Return what the curves show: see `kerasopt.diagnose`."""
-        return diagnose({"epoch": [epoch - 1 for epoch in self.epochs], **self.history})
+        return diagnose({"epoch": [epoch - 1 for epoch in self.epochs], **self.history}, self.start)
 
     def get_state(self) -> dict[str, Any]:
         """Return what has been seen, in an epoch that goes on too, as a dict that JSON can hold."""
@@ -211,6 +219,7 @@ class LearningCurve(keras.callbacks.Callback):
             "history": {name: list(values) for name, values in self.history.items()},
             "batches": list(self.batches),
             "events": list(self.events),
+            "start": self.start,
             "within": (self._done, self._count, self._sum),
         }
 
@@ -223,6 +232,7 @@ class LearningCurve(keras.callbacks.Callback):
         # The epoch, its batches so far and all of them, 0 where that is not known yet; the error.
         self.batches = [tuple(each) for each in state["batches"]]
         self.events = [Event(*each) for each in state["events"]]
+        self.start: float | None = state["start"]
         self._done, self._count, self._sum = state["within"]
 
     def _append(self, epoch: int, logs: Mapping[str, float]) -> None:

@@ -137,6 +137,7 @@ class LearningCurve(keras.callbacks.Callback):
         self._epochs_before: int | None = None
         epochs, values = ([], {}) if history is None else read_history("history", history)
         self.batches: list[tuple[int, int, int, float]]
+        self.start: float | None
         self._acting: list[tuple[ActingCallback, int]] = []
         state: dict[str, Any] = {"epochs": epochs, "history": values, "batches": [], "events": []}
         self.set_state({**state, "start": None, "within": (0, 0, 0.0)})
@@ -232,7 +233,7 @@ class LearningCurve(keras.callbacks.Callback):
         # The epoch, its batches so far and all of them, 0 where that is not known yet; the error.
         self.batches = [tuple(each) for each in state["batches"]]
         self.events = [Event(*each) for each in state["events"]]
-        self.start: float | None = state["start"]
+        self.start = state["start"]
         self._done, self._count, self._sum = state["within"]
 
     def _append(self, epoch: int, logs: Mapping[str, float]) -> None:

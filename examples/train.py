@@ -56,6 +56,7 @@ def optimizers() -> dict[str, Callable[..., Any]]:
     """Return kerasopt's and Keras' optimizers that have a default learning rate, by name."""
     members = {**vars(keras.optimizers), **vars(kerasopt.optimizers)}
     classes = {name.lower(): member for name, member in members.items() if inspect.isclass(member)}
+    del classes["objectiveoptimizer"]  # a base
     return {name: each for name, each in classes.items() if isinstance(default_rate(each), float)}
 
 
@@ -234,7 +235,7 @@ def build(data: Data) -> keras.Model:
 def compile_model(model: keras.Model, options: argparse.Namespace, steps: int) -> None:
     """Compile with the optimizer that was asked for, its rate decaying over all steps."""
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
-    model.compile(
+    kerasopt.prepare(model).compile(  # which second-order optimizers need
         optimizer=optimizers()[options.optimizer](learning_rate=rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],

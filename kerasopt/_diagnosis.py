@@ -78,9 +78,9 @@ def diagnose(history: History, start: float | None = None) -> Diagnosis:
     """Say what learning curves show: underfitting, overfitting, a wrong rate, and so on.
 
     Of 96 real runs with a known fault, on tasks that no threshold was chosen on, 87 have it as the
-    first finding (`tests/diagnosis`); of 337 on the tasks of the thresholds, 320. Where it is not, a
-    network too small, one that does not move and a rate too low are taken for one another, or for
-    overfitting where validation is harder by the luck of the split. With `"accuracy"` in the
+    first finding (`tests/diagnosis`); of 337 on the tasks of the thresholds, 320. Where it is not,
+    a network too small, one that does not move and a rate too low are taken for one another, or
+    for overfitting where validation is harder by the luck of the split. With `"accuracy"` in the
     history, and `start`, it is seen better whether anything was learnt.
 
     Args:

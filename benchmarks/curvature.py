@@ -59,7 +59,7 @@ def curvlinops(model: keras.Model) -> Callable[[], Any]:
 
     make = importlib.import_module("curvlinops").HessianLinearOperator
     net, x, y = in_torch(model)
-    parameters = dict(net.named_parameters())
+    parameters = list(net.parameters())
     loss = torch.nn.CrossEntropyLoss()
     operator = make(net, loss, parameters, [(x, y)], check_deterministic=False)
     options = {"k": TOP, "which": "LA", "tol": TOLERANCE, "return_eigenvectors": False}

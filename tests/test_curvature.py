@@ -103,8 +103,17 @@ def near(actual: Any, expected: Any, tolerance: float) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
+on_tensorflow = pytest.mark.tensorflow
+
+
 @pytest.mark.parametrize(
-    "name", ["dense", *(pytest.param(n, marks=pytest.mark.tensorflow) for n in [*NETWORKS][1:])]
+    "name",
+    [
+        "dense",
+        pytest.param("normalised", marks=on_tensorflow),
+        pytest.param("convolution", marks=on_tensorflow),
+        pytest.param("recurrent", marks=[on_tensorflow, pytest.mark.slow]),
+    ],
 )
 def test_all_against_the_dense_matrix(name: str, precise: float) -> None:
     model = NETWORKS[name]()
@@ -199,9 +208,7 @@ def as_dataset() -> Any:
     return tf.data.Dataset.from_tensor_slices(data()).batch(3)
 
 
-@pytest.mark.parametrize(
-    "make", [as_pairs, Pairs, pytest.param(as_dataset, marks=pytest.mark.tensorflow)]
-)
+@pytest.mark.parametrize("make", [as_pairs, Pairs, pytest.param(as_dataset, marks=on_tensorflow)])
 def test_any_data_and_the_compiled_loss(make: Callable[[], Any]) -> None:
     model = NETWORKS["dense"]()
     model.compile("sgd", entropy())
@@ -334,7 +341,7 @@ def test_critical_point_of_a_larger_model() -> None:
     assert (found.kind, found.complete, len(found.eigenvalues)) == ("saddle", False, 4)
 
 
-@pytest.mark.tensorflow
+@on_tensorflow
 def test_under_a_strategy() -> None:
     alone = NETWORKS["dense"]()
     start, expected = alone.get_weights(), curvature.hessian(alone, **options())
@@ -432,7 +439,7 @@ def test_errors(call: Callable, message: str) -> None:
         call(NETWORKS["dense"]())
 
 
-@pytest.mark.tensorflow
+@on_tensorflow
 def test_data_without_an_end() -> None:
     with pytest.raises(ValueError, match=r"`x` must have an end.*`dataset.take\(10\)`"):
         Curvature(NETWORKS["dense"](), endless(), loss=entropy())
@@ -525,7 +532,7 @@ def test_monitor_of_other_data() -> None:
         model.fit(pairs_of_rows(), steps_per_epoch=2, shuffle=False, callbacks=[monitor])
 
 
-@pytest.mark.tensorflow
+@on_tensorflow
 def test_monitor_under_a_strategy() -> None:
     with kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"]).scope():
         model, x, expected = linear()

@@ -161,6 +161,15 @@ def test_eigenvalues_that_are_there_several_times() -> None:
     assert str(found).endswith(f"\nconverged after {found.products} products")
 
 
+def test_layers_as_in_training() -> None:
+    c = Curvature(NETWORKS["dense"](), **options(training=True))
+    v = np.ones((2, c.size))
+    first = c.products(v)
+    np.testing.assert_array_equal(c.products(v), first)  # the same units are dropped
+    other = Curvature(NETWORKS["dense"](), **options()).products(v)
+    assert np.abs(first - other).max() > 1e-3
+
+
 def test_too_few_products() -> None:
     model, x, _ = linear()
     found = curvature.eigenvalues(model, x, np.zeros((20, 1)), k=2, max_products=3)
@@ -259,10 +268,10 @@ def test_scipy() -> None:
     near(curvature.eigenvalues(c, k=2).values, top, 1e-5)
     near(operator @ np.eye(c.size, 3), curvature.hessian(c)[:, :3], 1e-5)
     g = c.gradient()
-    damped = curvature.linear_operator(c, kind="gauss_newton")
-    p, failed = cg(damped + 0.5 * curvature.linear_operator(c) * 0 + damped, g, rtol=1e-3)
+    positive = curvature.linear_operator(c, kind="gauss_newton")
+    p, failed = cg(positive, g, rtol=1e-3)
     assert not failed
-    assert np.linalg.norm(2 * (damped @ p) - g) < 2e-3 * np.linalg.norm(g)
+    assert np.linalg.norm(curvature.ggnvp(c, p) - g) < 2e-3 * np.linalg.norm(g)
 
 
 def test_estimates() -> None:
@@ -437,6 +446,18 @@ def endless() -> Any:
 def test_errors(call: Callable, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         call(NETWORKS["dense"]())
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [(65, "at most 64 columns: use 'hutchinson'"), (None, "needs outputs with a last axis")],
+)
+def test_outputs_without_a_gauss_newton_diagonal(units: int | None, message: str) -> None:
+    top = [layers.Reshape(())] if units is None else []
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(units or 1), *top])
+    y = np.zeros((4, units) if units else 4)
+    with pytest.raises(ValueError, match=message):
+        curvature.diagonal(model, X, y, estimator="gauss_newton", samples=1, loss="mse")
 
 
 @on_tensorflow

@@ -74,6 +74,20 @@ def test_gradient_whose_square_is_too_large_for_float32() -> None:
     np.testing.assert_allclose(w.numpy(), [-0.6, -0.8], rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["norm", "percentile"])
+def test_norm_in_float64(method: str, float64: None) -> None:
+    random = np.random.default_rng(0)
+    weight, expected, norms = keras.Variable(np.zeros(100)), np.zeros(100), []
+    optimizer = GradientClipping(keras.optimizers.SGD(1.0), method)
+    for _ in range(5):
+        gradient = random.normal(size=100)
+        norms.append(norm([gradient]))
+        limit = 1.0 if method == "norm" else np.percentile(norms, 10)
+        expected -= gradient * min(1.0, limit / norms[-1])
+        optimizer.apply([ops.convert_to_tensor(gradient)], [weight])
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-13, atol=1e-14)
+
+
 def test_gradient_of_zero_is_not_clipped() -> None:
     optimizer = GradientClipping(keras.optimizers.SGD(1.0))
     optimizer.apply([ops.zeros(2)], [keras.Variable([0.0, 0.0])])

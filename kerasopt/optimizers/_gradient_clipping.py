@@ -183,15 +183,17 @@ class GradientClipping(OptimizerWrapper):
         """Return the percentile of the last norms and of this one."""
         count = ops.minimum(self._seen + 1, self.window)
         norms = ops.where(self._place(), norm, self._norms.value)
-        norms = ops.sort(ops.where(ops.arange(self.window) < count, norms, float("inf")))
-        rank = self.percentile / 100 * ops.cast(count - 1, "float32")
+        norms = ops.sort(
+            ops.where(ops.arange(self.window, dtype="int32") < count, norms, float("inf"))
+        )
+        rank = self.percentile / 100 * ops.cast(count - 1, norms.dtype)
         low, part = ops.cast(ops.floor(rank), "int32"), rank - ops.floor(rank)
         high = ops.minimum(low + 1, count - 1)
         return (1 - part) * ops.take(norms, low) + part * ops.take(norms, high)
 
     def _place(self) -> Any:
         """Return where in the memory the next norm stands."""
-        return ops.arange(self.window) == self._seen % self.window
+        return ops.arange(self.window, dtype="int32") == self._seen % self.window
 
     def _count(self, counters: list[Any], norm: Any, factor: Any, finite: Any) -> None:
         """Renew the counters and the memory of norms."""
@@ -216,10 +218,15 @@ class GradientClipping(OptimizerWrapper):
 
 
 def global_norm(tensors: Sequence[Any]) -> Any:
-    """Return the norm of all elements in float32, also where their squares are too large for it."""
+    """Return the norm of all elements, also where their squares are too large for float32.
+
+    It is taken in float32, or in float64 if that is the type of one of them.
+    """
+    types = {keras.backend.standardize_dtype(t.dtype) for t in tensors}
+    wide = "float64" if "float64" in types else "float32"
 
     def norm(scale: float) -> Any:
-        squares = [ops.sum(ops.square(ops.cast(t, "float32") * scale)) for t in tensors]
+        squares = [ops.sum(ops.square(ops.cast(t, wide) * scale)) for t in tensors]
         return ops.sqrt(sum(squares)) / scale
 
     plain = norm(1.0)

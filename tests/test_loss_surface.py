@@ -175,7 +175,6 @@ def not_compiled() -> keras.Model:
         ({"path": "/dev/null/s.png"}, OSError, "`path` must be a file that can be written"),
         ({"x": iter([]), "y": None}, ValueError, "`x` must have at least one batch"),
     ],
-    ids=str,
 )
 def test_errors(arguments: dict, error: type, message: str) -> None:
     model = arguments.get("model") or linear_model()

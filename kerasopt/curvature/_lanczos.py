@@ -69,12 +69,23 @@ def _orthonormal(
     place, as long as there are any.
     """
     rows = rows - (rows @ basis.T) @ basis
-    q, r = np.linalg.qr(rows.T)
-    spent = np.abs(np.diag(r)) <= 10 * np.finfo(rows.dtype).eps * max(scale, np.linalg.norm(rows))
-    r[spent] = 0.0
-    new = q.T[: rows.shape[1] - len(basis)]
-    new = np.where(spent[: len(new), None], random.normal(size=new.shape), new)
-    for _ in range(2):  # what was short has lost its right angles
+    lengths, axes = _principal(rows)
+    spent = lengths <= 10 * np.finfo(rows.dtype).eps * max(scale, lengths[0])
+    new = (axes @ rows) / np.where(spent, 1, lengths)[:, None]
+    new[spent] = random.normal(size=new[spent].shape) / np.sqrt(rows.shape[1])
+    new = new[: rows.shape[1] - len(basis)].astype(rows.dtype)
+    for _ in range(2 if spent.any() else 1):  # what was short has lost its right angles
         new = new - (new @ basis.T) @ basis
-        new = np.linalg.qr(new.T)[0].T
-    return new.astype(rows.dtype), r
+        again, turned = _principal(new)
+        new = ((turned / again[:, None]) @ new).astype(rows.dtype)
+    return new, np.where(spent, 0, lengths)[:, None] * axes
+
+
+def _principal(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lengths and the directions of the principal axes of rows, the longest first.
+
+    A product of the rows with themselves is faster than their QR factors, on all of many columns.
+    """
+    wide = rows.astype("float64")
+    squares, axes = np.linalg.eigh(wide @ wide.T)
+    return np.sqrt(np.maximum(squares[::-1], 0)), axes.T[::-1]

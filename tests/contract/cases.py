@@ -445,6 +445,14 @@ RATE_OF_DROPOUT = (
     ({"seed": 0.5}, "Argument `seed` must be an integer. Received: seed=0.5"),
 )
 
+
+def Column(column: int = 1, seed: int | None = None, **kwargs: Any) -> Any:  # noqa: N802
+    """Return a column that draws random numbers."""
+    return kerasopt.layers.Column(
+        kerasopt.layers.Dropout(0.4, seed=seed, **kwargs), column, **kwargs
+    )
+
+
 REGULARIZATION = (
     Case(
         kerasopt.layers.Dropout,
@@ -472,6 +480,13 @@ REGULARIZATION = (
         kerasopt.layers.SpatialDropout2D,
         {"rate": 0.4},
         bad=(*RATE_OF_DROPOUT, ({"data_format": "HWC"}, "data_format")),
+    ),
+    Case(
+        Column,
+        bad=(
+            ({"column": -1}, "`column` must be an integer ≥ 0. Received: column=-1"),
+            ({"column": "left"}, "`column` must be an integer ≥ 0. Received: column='left'"),
+        ),
     ),
 )
 

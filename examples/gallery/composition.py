@@ -1,9 +1,9 @@
 """8. Composing many non-linearities.
 
-The lecture: each stage of a deep network may be smooth, yet the composition of many has a derivative
-that is tiny almost everywhere and large in few places, with many ups and downs. It is a product of
-Jacobians, f' = f_T' … f_1'. If their logarithms were independent, the variance of ln ‖f'‖ would
-grow linearly with T, and so the norm like e^√T.
+The lecture: each stage of a deep network may be smooth, yet the composition of many has a
+derivative that is tiny almost everywhere and large in few places, with many ups and downs. It is a
+product of Jacobians, f' = f_T' … f_1'. If their logarithms were independent, the variance of
+ln ‖f'‖ would grow linearly with T, and so the norm like e^√T.
 
 Seen: on the left the derivative of a network of one input and one output, by its input, for one
 hidden layer and for twelve. In the middle the variance of ln σ_max of the product of T Jacobians,

@@ -45,7 +45,9 @@ def second_derivatives(model: keras.Model) -> np.ndarray:
     return total[::2] / PROBES  # without the biases
 
 
-def train(activation: str, learning_rate: float, rule: str | None) -> tuple[list, keras.Model]:
+def train(
+    activation: str, learning_rate: float, rule: str | None
+) -> tuple[list[float], keras.Model]:
     """Return the errors of the epochs, and the trained network."""
     optimizer = LayerwiseLearningRate(keras.optimizers.SGD(learning_rate), rule=rule)
     model = network(activation)
@@ -58,7 +60,7 @@ def train(activation: str, learning_rate: float, rule: str | None) -> tuple[list
 # page: end
 
 
-def best(activation: str, rule: str | None) -> tuple[list, float, keras.Model]:
+def best(activation: str, rule: str | None) -> tuple[list[float], float, keras.Model]:
     """Return the errors, the rate and the network of the rate that ends at the least error."""
     runs = [(*train(activation, rate, rule), rate) for rate in RATES[activation]]
     losses, model, rate = min(runs, key=lambda run: run[0][-1])

@@ -49,7 +49,7 @@ def make() -> Shown:
     rows += [[*run, steps.get(run, f"> {STEPS}"), losses[-1]] for run, losses in runs.items()]
     best = {a: min((s, r) for (r, alpha), s in steps.items() if alpha == a) for a in RATES}
     for a, colour, name in ((0.0, RED, "without"), (ALPHA, BLUE, f"α = {ALPHA}")):
-        count, rate = best[a]
+        rate = best[a][1]
         left.plot(runs[rate, a], color=colour, label=f"{name}, rate {rate:g}")
         found = [(r, s) for (r, alpha), s in steps.items() if alpha == a]
         right.loglog(*zip(*found, strict=True), "o-", color=colour, label=name)

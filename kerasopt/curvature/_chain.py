@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from kerasopt._masks import with_mask
-from kerasopt.curvature._compiled import compiled
 from kerasopt.curvature._jacobian_products import jacobian_product, transposed_jacobian_product
+from kerasopt.curvature._stateless import stateless
 
 Stage: TypeAlias = tuple[str, Callable[[Any], Any]]
 Rows: TypeAlias = np.ndarray  # one vector for each sample: (samples, elements)
@@ -28,10 +28,12 @@ class Chain:
         self._stages = [function for _, function in found]
         self._dtypes = [each.dtype for each in model.inputs]
         self._variables = model.variables
-        self.stage_products = compiled(model, self._run(self._apart, jacobian_product))
-        self.stage_transposed = compiled(model, self._run(self._apart, transposed_jacobian_product))
-        self.products = compiled(model, self._run(self._composed, jacobian_product))
-        self.transposed = compiled(model, self._run(self._composed, transposed_jacobian_product))
+        self.stage_products = stateless(model, self._run(self._apart, jacobian_product))
+        self.stage_transposed = stateless(
+            model, self._run(self._apart, transposed_jacobian_product)
+        )
+        self.products = stateless(model, self._run(self._composed, jacobian_product))
+        self.transposed = stateless(model, self._run(self._composed, transposed_jacobian_product))
 
     def elements(self, x: Any) -> list[int]:
         """Return how many elements of one sample there are at each depth that has a derivative."""

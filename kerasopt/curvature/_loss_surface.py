@@ -12,9 +12,14 @@ from kerasopt._files import check_writable
 from kerasopt._objective import rows_of, takes_training
 from kerasopt._validation import check_count, check_range
 from kerasopt.callbacks._curve_figure import check_picture
+<<<<<<< ours
 from kerasopt.curvature._compiled import compiled
 from kerasopt.curvature._data import data_pass
+=======
+from kerasopt.curvature._data_pass import data_pass
+>>>>>>> theirs
 from kerasopt.curvature._directions import check_directions, random_direction
+from kerasopt.curvature._stateless import stateless
 from kerasopt.curvature._surface import LossSurface
 
 
@@ -148,7 +153,7 @@ def _loss_along(model: keras.Model) -> Callable[..., Any]:
             pairs.append((variable, value))
         return _loss(model, pairs, batch)
 
-    return compiled(model, loss)
+    return stateless(model, loss)
 
 
 def _loss(model: keras.Model, pairs: Sequence[tuple[Any, Any]], batch: Any) -> Any:

@@ -5,7 +5,7 @@ QUICK := not slow and not peers
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow test-peers exactness soak plan-tables lint format wheel docs bench race clean
+.PHONY: demo test test-slow test-peers exactness soak plan-tables gallery lint format wheel docs bench race clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
@@ -34,6 +34,9 @@ soak: .venv/installed  ## a training killed at thirty random moments, against on
 
 plan-tables: .venv/installed  ## the planner beside published figures; fails where it is too far off
 	$(BIN)/python -m kerasopt.strategies.validate_plan
+
+gallery: .venv/installed  ## the lecture's claims tried out: docs/gallery.md (under ten minutes)
+	$(BIN)/python examples/gallery
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Functions of the weights of a model, compiled, on any backend."""
+"""Functions of the batches of a model, compiled once for all of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,29 +6,18 @@ from typing import Any
 import keras
 from keras import tree
 
+from kerasopt.curvature._stateless import stateless
+
 
 def compiled(model: keras.Model, function: Callable[..., Any], uneven: bool) -> Callable[..., Any]:
     """Return `function(values, batch, *rest)` as a compiled function of a batch and the rest.
-
-    The values are those that the variables of the model have whenever it is called.
 
     Args:
         model: The model.
         function: What to compile.
         uneven: Whether batches differ in their number of rows.
     """
-
-    def now() -> list[Any]:
-        return [variable.value for variable in model.variables]
-
-    if model.run_eagerly:
-        return lambda *rest: function(now(), *rest)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        on_jax = jax.jit(function)
-        return lambda *rest: on_jax(now(), *rest)
-    return _on_tensorflow(lambda *rest: function(now(), *rest), uneven)
+    return stateless(model, function, lambda run: _traced_once(run, uneven))
 
 
 def tried(function: Callable[[], Any]) -> None:
@@ -41,7 +30,7 @@ def tried(function: Callable[[], Any]) -> None:
         function()
 
 
-def _on_tensorflow(function: Callable[..., Any], uneven: bool) -> Callable[..., Any]:
+def _traced_once(function: Callable[..., Any], uneven: bool) -> Callable[..., Any]:
     """Compile a function once, for blocks of any number of vectors."""
     import tensorflow as tf
 
@@ -58,16 +47,4 @@ def _on_tensorflow(function: Callable[..., Any], uneven: bool) -> Callable[..., 
             run.get_concrete_function(like, *(spec(each, len(each.shape) > 1) for each in rest))
         return run(batch, *rest)
 
-    return lambda *arguments: _outside_of_strategies(call, arguments)
-
-
-def _outside_of_strategies(run: Callable[..., Any], rest: Any) -> Any:
-    """Call a function in a thread of its own if need be: in a scope Keras divides losses."""
-    import tensorflow as tf
-
-    if not tf.distribute.has_strategy():
-        return run(*rest)
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run, *rest).result()
+    return call

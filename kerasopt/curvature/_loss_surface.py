@@ -12,12 +12,7 @@ from kerasopt._files import check_writable
 from kerasopt._objective import rows_of, takes_training
 from kerasopt._validation import check_count, check_range
 from kerasopt.callbacks._curve_figure import check_picture
-<<<<<<< ours
-from kerasopt.curvature._compiled import compiled
 from kerasopt.curvature._data import data_pass
-=======
-from kerasopt.curvature._data_pass import data_pass
->>>>>>> theirs
 from kerasopt.curvature._directions import check_directions, random_direction
 from kerasopt.curvature._stateless import stateless
 from kerasopt.curvature._surface import LossSurface

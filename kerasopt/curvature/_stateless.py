@@ -6,10 +6,20 @@ from typing import Any
 import keras
 
 
-def stateless(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
+def stateless(
+    model: keras.Model,
+    function: Callable[..., Any],
+    trace: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
     """Return `function(values, *rest)` as a compiled function of the rest.
 
     The values are those that the variables of the model have whenever it is called.
+
+    Args:
+        model: The model.
+        function: What to compile.
+        trace: Function that makes a graph of a function on TensorFlow. Defaults to None, for one
+            that is as general as TensorFlow finds.
     """
 
     def now() -> list[Any]:
@@ -22,11 +32,14 @@ def stateless(model: keras.Model, function: Callable[..., Any]) -> Callable[...,
 
         on_jax = jax.jit(function)
         return lambda *rest: on_jax(now(), *rest)
+    run = (trace or _traced)(lambda *rest: function(now(), *rest))
+    return lambda *rest: _outside_of_strategies(run, rest)
+
+
+def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
     import tensorflow as tf
 
-    # XLA is slower than the graph, on a CPU, for most of what layers are made of.
-    run = tf.function(lambda *rest: function(now(), *rest), autograph=False, reduce_retracing=True)
-    return lambda *rest: _outside_of_strategies(run, rest)
+    return tf.function(function, autograph=False, reduce_retracing=True)
 
 
 def _outside_of_strategies(run: Callable[..., Any], rest: Any) -> Any:

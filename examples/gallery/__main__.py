@@ -1,4 +1,7 @@
-"""Run all scripts of the gallery, and write the page: python examples/gallery.
+"""Run the scripts of the gallery, and write the page.
+
+    python examples/gallery              # all
+    python examples/gallery rates zigzag # these; of the others the page keeps what was measured
 
 `_gallery.py` says what a script is.
 """
@@ -11,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,15 +81,28 @@ def run(script: Script, pictures: Path) -> str:
     return done.stdout.strip()
 
 
-def page(folder: Path) -> Iterator[str]:
-    """Run all scripts, and yield the parts of the page."""
+def measured_before(page: Path) -> dict[str, str]:
+    """Return the tables that are on a page, by the names of their scripts."""
+    sections = page.read_text().split("\n## ")[1:] if page.exists() else []
+    return {
+        re.findall(r"\]\(gallery/(\w+)\.png\)", section)[0]: "\n".join(
+            line for line in section.splitlines() if line.startswith("| ")
+        )
+        for section in sections
+    }
+
+
+def page(folder: Path, names: Sequence[str]) -> Iterator[str]:
+    """Run the scripts that are named, or all, and yield the parts of the page."""
     import keras
 
     software = f"Keras {keras.__version__} and its {keras.backend.backend()} backend"
     yield HEAD.format(software=software, cores=os.cpu_count())
+    before = measured_before(folder / "gallery.md") if names else {}
     for script in scripts():
-        start = time.perf_counter()
-        yield script.section(run(script, folder / "gallery"))
+        name, start = script.path.stem, time.perf_counter()
+        known = name in before and name not in names
+        yield script.section(before[name] if known else run(script, folder / "gallery"))
         seconds = time.perf_counter() - start
         print(f"{script.number:2}. {script.title}: {seconds:.0f} s", flush=True)
 
@@ -94,10 +110,12 @@ def page(folder: Path) -> Iterator[str]:
 def main() -> int:
     """Write the page and its pictures; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder (docs)")
-    folder = parser.parse_args().output
-    text = "\n".join(page(folder))  # all of it, before the page that is there is replaced
-    (folder / "gallery.md").write_text(text)
+    add = parser.add_argument
+    add("names", nargs="*", help="scripts to run, without .py (all)")
+    add("--output", type=Path, default=ROOT / "docs", help="folder (docs)")
+    options = parser.parse_args()
+    text = "\n".join(page(options.output, options.names))  # before the page there is replaced
+    (options.output / "gallery.md").write_text(text)
     return 0
 
 

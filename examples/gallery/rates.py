@@ -9,6 +9,8 @@ known: twice the mean of x². On the right, the lines are straight: each step mu
 to the minimum by |1 - η / η_opt|. `find_learning_rate` measures 1 / h without being told.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from _gallery import BLUE, GREEN, ORANGE, RED, Shown, legend, panels, show
@@ -68,7 +70,7 @@ def make() -> Shown:
         [*names[:2], "distance to the minimum"], [*names[2:], "distance to the minimum"], height=5.2
     )
     axes = [*axes[:2], *axes[3:], axes[2]]
-    rows: list[list[object]] = [
+    rows: list[list[Any]] = [
         [
             "rate",
             "theory: a step multiplies the distance by",

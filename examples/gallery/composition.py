@@ -84,7 +84,7 @@ def make() -> Shown:
         legend(axes, loc="upper left")
     medians = [float(np.median(each) / each.mean()) for each in slopes.values()]
     shares = [share_of_top(each) for each in slopes.values()]
-    rows = [
+    rows: list[list[object]] = [
         ["", "1 hidden layer", "12 hidden layers"],
         ["size of f', median / mean over x", *medians],
         ["share of the steepest tenth of x in all change", *shares],

@@ -86,7 +86,7 @@ def draw_unit(axes: Axes) -> Counter[str]:
     for kind in COLOURS:
         at = [weights for weights, point in points if point.kind == kind]
         if at:
-            style = {"color": COLOURS[kind], "markersize": 9, "markeredgewidth": 2}
+            style: dict[str, Any] = {"color": COLOURS[kind], "markersize": 9, "markeredgewidth": 2}
             axes.plot(*np.transpose(at), MARKS[kind], label=kind, **style)
     axes.set(xlabel="w₁", ylabel="w₂")
     legend(axes, loc="upper left")

@@ -9,9 +9,9 @@ tenth has a wrong label; one of them with dropout of 0.5. On the left the loss o
 falls more slowly with dropout, and that of the test set stays low, while without dropout the wrong
 labels are learnt by heart. On the right a share of the hidden units is removed at random from the
 trained networks: the units of the one that was trained without dropout depend on each other, so
-that its error grows much more. The last rows are the average: one pass through all units does as
-well as the mean over 64 of the networks that dropout trains, and both are far better than one of
-these.
+that its error grows much more. The last rows are the average: one pass through all units is right
+about as often as the mean over 64 of the networks that dropout trains, and both more often than one
+of these.
 """
 
 from typing import Any

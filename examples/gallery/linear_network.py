@@ -1,4 +1,4 @@
-"""3. The linear network of LeCun et al.
+"""3. The linear network that LeCun et al. trained.
 
 The lecture: a linear network trained in batch mode converges at the rate 1.5, and diverges at 2.5,
 which is above the limit 2 / λ_max; stochastically, at 0.2, it is near the minimum much sooner, and

@@ -16,6 +16,7 @@ from kerasopt.callbacks._batches import arrays_of, is_array_like, row_count, tak
 from kerasopt.callbacks._every import Every
 from kerasopt.curvature._curvature import KINDS, Curvature
 from kerasopt.curvature._eigenvalues import ends, random_rows
+from kerasopt.curvature._lanczos import away
 
 TOLERANCE, MOST = 1e-2, 100  # of the eigenvalues; from the last vectors a few products do
 
@@ -171,7 +172,7 @@ class CurvatureMonitor(keras.callbacks.Callback):
         """Return an estimate of the sum of all other eigenvalues."""
         random = np.random.default_rng(self.seed)
         signs = random.choice([-1.0, 1.0], (self.probes, curvature.size))
-        v = signs - (signs @ vectors.T) @ vectors
+        v = away(signs.astype(curvature.dtype), vectors)
         return float(np.sum(v * curvature.products(v, self.kind)) / self.probes)
 
 

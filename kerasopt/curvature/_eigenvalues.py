@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.curvature._curvature import KINDS, Curvature, curvature_of
-from kerasopt.curvature._lanczos import Krylov, lanczos
+from kerasopt.curvature._lanczos import Krylov, lanczos, mixed
 
 BLOCK = 16  # vectors at most
 
@@ -158,5 +158,5 @@ def _result(
     space: Krylov, pairs: Any, chosen: np.ndarray, converged: bool, vectors: bool
 ) -> Eigenvalues:
     values, inside, residuals = pairs
-    rows = inside[:, chosen].T.astype(space.basis.dtype) @ space.basis if vectors else None
+    rows = mixed(inside[:, chosen].T, space.basis) if vectors else None
     return Eigenvalues(values[chosen], residuals[chosen], converged, len(values), rows)

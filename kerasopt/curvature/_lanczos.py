@@ -8,6 +8,24 @@ import numpy as np
 Products = Callable[[np.ndarray], np.ndarray]
 
 
+def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the products of all rows with all rows.
+
+    By NumPy's own loops: the threads of BLAS and those of the backend would wait for each other.
+    """
+    return np.einsum("in,jn->ij", a, b)
+
+
+def mixed(factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return linear combinations of rows."""
+    return np.einsum("ij,jn->in", factors.astype(rows.dtype), rows)
+
+
+def away(rows: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Return rows without their parts along those of an orthonormal basis."""
+    return rows - mixed(dots(rows, basis), basis)
+
+
 class Krylov(NamedTuple):
     """An orthonormal basis of a Krylov space, as rows, and the matrix within it.
 
@@ -51,9 +69,11 @@ def lanczos(products: Products, start: np.ndarray, most: int) -> Iterator[Krylov
         basis[done:end] = block
         images = products(np.pad(block, [(0, width - len(block)), (0, 0)]))[: len(block)]
         scale = float(np.linalg.norm(images))
-        inside = basis[:end] @ images.T
+        inside = dots(basis[:end], images)
         matrix[:end, done:end], matrix[done:end, :end] = inside, inside.T
-        block, rest = _orthonormal(images - inside.T @ basis[:end], basis[:end], random, scale)
+        block, rest = _orthonormal(
+            images - mixed(inside.T, basis[:end]), basis[:end], random, scale
+        )
         yield Krylov(basis[:end], (matrix[:end, :end] + matrix[:end, :end].T) / 2, rest)
         block, done = block[: most - end], end
         if not len(block):
@@ -68,16 +88,16 @@ def _orthonormal(
     Where rows depend on others, or are within rounding of zero, random directions take their
     place, as long as there are any.
     """
-    rows = rows - (rows @ basis.T) @ basis
+    rows = away(rows, basis)
     lengths, axes = _principal(rows)
     spent = lengths <= 10 * np.finfo(rows.dtype).eps * max(scale, lengths[0])
-    new = (axes @ rows) / np.where(spent, 1, lengths)[:, None]
+    new = mixed(axes, rows) / np.where(spent, 1, lengths)[:, None]
     new[spent] = random.normal(size=new[spent].shape) / np.sqrt(rows.shape[1])
     new = new[: rows.shape[1] - len(basis)].astype(rows.dtype)
     for _ in range(2 if spent.any() else 1):  # what was short has lost its right angles
-        new = new - (new @ basis.T) @ basis
+        new = away(new, basis)
         again, turned = _principal(new)
-        new = ((turned / again[:, None]) @ new).astype(rows.dtype)
+        new = mixed(turned / again[:, None], new).astype(rows.dtype)
     return new, np.where(spent, 0, lengths)[:, None] * axes
 
 
@@ -87,5 +107,5 @@ def _principal(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A product of the rows with themselves is faster than their QR factors, on all of many columns.
     """
     wide = rows.astype("float64")
-    squares, axes = np.linalg.eigh(wide @ wide.T)
+    squares, axes = np.linalg.eigh(dots(wide, wide))
     return np.sqrt(np.maximum(squares[::-1], 0)), axes.T[::-1]

@@ -32,9 +32,9 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
         in each step:                g = ∂J(batch)/∂v,  a ← a + g,  v ← v - η g
         every `push_every` steps:    w ← optimizer(w, a),  a ← 0,       on the servers
 
-    The staleness of a push is the number of pushes of other workers between the fetch and the push.
-    With one step between them it is at most about the number of workers less one, unless some are
-    faster than others. The logs of every epoch have its mean, `staleness`, and `max_staleness`.
+    The staleness of a push is the number of pushes of other workers since the last fetch. With one
+    step between them it is at most about the number of workers less one, unless some are faster
+    than others. The logs of every epoch have its mean, `staleness`, and `max_staleness`.
     Stale gradients are those of old weights: the more workers, the smaller the learning rate has to
     be.
 
@@ -53,7 +53,7 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
     - Pushes are applied one at a time, so that no update is lost, and counters are right.
     - Metrics of training are those of the weights with which the workers computed.
     - Averages such as those of `BatchNormalization` get the changes of all workers.
-    - Each call of a worker has random numbers of its own.
+    - No two workers draw the same random numbers, as in dropout.
     - A server that is lost ends the training by a `WorkerLostError`; use `BackupAndRestore`.
 
     Args:

@@ -5,7 +5,7 @@ QUICK := not slow and not peers
 export TFDS_DATA_DIR ?= $(CURDIR)/.venv/tensorflow_datasets
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 
-.PHONY: demo test test-slow test-peers exactness soak plan-tables gallery lint format wheel docs bench race clean
+.PHONY: demo test test-slow test-slow-jax test-peers exactness soak plan-tables gallery lint format wheel docs bench race clean
 
 demo: .venv/installed  ## train on real data; leaves curves, a report and the model in runs/demo
 	rm -rf runs/demo
@@ -16,11 +16,13 @@ test: .venv/installed  ## all tests but the slow ones, on TensorFlow; the contra
 	$(BIN)/python -m pytest -m "$(QUICK) and alone"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow" tests/contract
 
-test-slow: .venv/installed  ## the slow ones on TensorFlow, all that `make test` left out on JAX
+test-slow: .venv/installed  ## the slow ones on TensorFlow, and on JAX what `make test` left out
 	$(BIN)/python -m pytest -n 2 -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "slow and not tensorflow" tests/contract
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not tensorflow and not peers" --ignore tests/contract
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow" --ignore tests/contract
+
+test-slow-jax: .venv/installed  ## the slow ones on JAX
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "slow and not tensorflow"
 
 test-peers: .venv/installed  ## optimizers against PyTorch, Optax and the authors' own packages
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasopt._callers import callers
 from kerasopt._rate_factor import innermost
 from kerasopt._validation import check_choice, check_count
-from kerasopt.callbacks._batches import arrays_of, is_array_like, row_count, take_rows
 from kerasopt.callbacks._every import Every
+from kerasopt.callbacks._rows_of_fit import rows_of_fit
 from kerasopt.curvature._curvature import KINDS, Curvature
 from kerasopt.curvature._eigenvalues import ends, random_rows
 from kerasopt.curvature._lanczos import away
@@ -151,7 +150,7 @@ class CurvatureMonitor(keras.callbacks.Callback):
 
     def _look(self, model: keras.Model) -> None:
         if self._curvature is None:
-            data = (self.x, self.y, self.sample_weight) if self.x is not None else _rows_of_fit()
+            data = (self.x, self.y, self.sample_weight) if self.x is not None else rows_of_fit()
             x, y, sample_weight = data
             self._curvature = Curvature(model, x, y, sample_weight=sample_weight)
         curvature = self._curvature
@@ -174,25 +173,3 @@ class CurvatureMonitor(keras.callbacks.Callback):
         signs = random.choice([-1.0, 1.0], (self.probes, curvature.size))
         v = away(signs.astype(curvature.dtype), vectors)
         return float(np.sum(v * curvature.products(v, self.kind)) / self.probes)
-
-
-def _rows_of_fit() -> tuple[Any, Any, Any]:
-    """Return some of the training data of the calling `fit`."""
-    fit = next(
-        names
-        for names in callers()
-        if isinstance(names.get("self"), keras.Model) and "epoch_iterator" in names
-    )
-    x = fit["x"]
-    if is_array_like(x):
-        arrays = arrays_of(x, fit["y"], fit["sample_weight"])
-        count = row_count(arrays)
-        size = min(fit["batch_size"] or 32, count)
-        return take_rows(arrays, np.linspace(0, count - 1, size).astype(int))
-    if not isinstance(x, keras.utils.PyDataset) and iter(x) is x:
-        raise ValueError(
-            "`x` must be given where the training data come from a generator, of which no batch "
-            f"can be taken beside. Received: x=None, with the training data {x!r}"
-        )
-    batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x))
-    return keras.utils.unpack_x_y_sample_weight(batch)

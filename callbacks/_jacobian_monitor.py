@@ -10,6 +10,7 @@ import numpy as np
 from kerasopt._validation import check_count
 from kerasopt.callbacks._every import Every
 from kerasopt.callbacks._jacobian_diagnosis import exploded, saturates, vanished
+from kerasopt.callbacks._rows_of_fit import rows_of_fit
 from kerasopt.curvature._chain import Chain, check_chain
 from kerasopt.curvature._data import data_pass
 from kerasopt.curvature._jacobian import EXACT, of_output
@@ -40,10 +41,11 @@ class JacobianMonitor(keras.callbacks.Callback):
     small. There they are vanishing where they are < 0.001 of that of the last depth, if it is < 1.
 
     Args:
-        x: Inputs to take them on: arrays, or a `tf.data.Dataset`, `PyDataset` or other iterable of
-            batches. The first `samples` are used.
         every: Number ≥ 1 of steps between two looks. With `steps_per_execution` a look comes after
             the execution that reaches it. Defaults to 100.
+        x: Inputs to take them on: arrays, or a `tf.data.Dataset`, `PyDataset` or other iterable of
+            batches. The first `samples` are used. Defaults to None: as many of the training data
+            as are in a batch, which then must not come from a generator.
         samples: Largest number ≥ 1 of samples; of batches, not more than the first has. Defaults to
             32.
 
@@ -55,7 +57,8 @@ class JacobianMonitor(keras.callbacks.Callback):
         TypeError: `every` or `samples` is not an integer; when training begins: it is not a Keras
             model.
         ValueError: `every` or `samples` is less than 1; when training begins: the model is not
-            built, has no graph of layers or several outputs.
+            built, has no graph of layers or several outputs, or the data come from a generator
+            and `x` is None.
 
     Reference:
         Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013;
@@ -67,18 +70,17 @@ class JacobianMonitor(keras.callbacks.Callback):
         >>> model = keras.Sequential([keras.Input((2,)), *layers])
         >>> model.compile("sgd", "mse")
         >>> x, y = np.ones((64, 2)), np.ones((64, 1))
-        >>> monitor = kerasopt.callbacks.JacobianMonitor(x, every=2)
+        >>> monitor = kerasopt.callbacks.JacobianMonitor(every=2)
         >>> _ = model.fit(x, y, batch_size=16, verbose=0, callbacks=[monitor])
         >>> monitor.history["step"], len(monitor.history["jacobian_norm/hidden"])
         ([0, 2, 4], 3)
     """
 
-    def __init__(self, x: Any, every: int = 100, samples: int = 32) -> None:
+    def __init__(self, every: int = 100, x: Any = None, samples: int = 32) -> None:
         super().__init__()
         self._every = Every("every", every)
         self.every, self.samples = every, check_count("samples", samples)
-        self.x = next(data_pass(x, None, None, self.samples))[0]
-        self.x = keras.tree.map_structure(lambda part: part[: self.samples], self.x)
+        self.x = None if x is None else next(data_pass(x, None, None, self.samples))[0]
         self.history: dict[str, list[float]] = {"step": []}
         self._warned: list[str] = []
         self._resumes = False
@@ -86,6 +88,8 @@ class JacobianMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the depths, and look at them before the first step."""
         self._every.begin_training()
+        x = rows_of_fit()[0] if self.x is None else self.x
+        self._x = keras.tree.map_structure(lambda part: part[: self.samples], x)
         self._chain, self._saturates = Chain(check_chain(self.model)), saturates(self.model)
         if not self._resumes:
             self._warned = []
@@ -122,7 +126,7 @@ class JacobianMonitor(keras.callbacks.Callback):
             return
         model = self.model  # on JAX this brings the weights' values into the model
         assert model is not None
-        values = of_output(self._chain, self.x, EXACT, np.random.default_rng(0))
+        values = of_output(self._chain, self._x, EXACT, np.random.default_rng(0))
         norms = [float(np.median(value[:, 0])) for value in values]
         depths = self._chain.names[-len(norms) - 1 : -1]
         step = self._every.count

@@ -211,7 +211,7 @@ def fit(model: keras.Model, monitor: JacobianMonitor, epochs: int = 2, **argumen
     [({}, [0, 2, 4, 6, 8, 10]), ({"steps_per_execution": 5}, [0, 5, 10])],
 )
 def test_monitor_in_fit(arguments: dict, steps: list[int]) -> None:
-    model, monitor = tanh_net(), JacobianMonitor(X, every=2, samples=4)
+    model, monitor = tanh_net(), JacobianMonitor(2, X, samples=4)
     before = jacobian_singular_values(model, X[:4]).products
     history = fit(model, monitor, **arguments).history
     after = jacobian_singular_values(model, X[:4]).products
@@ -224,6 +224,17 @@ def test_monitor_in_fit(arguments: dict, steps: list[int]) -> None:
         assert values[0] != values[-1]
 
 
+def test_monitor_takes_rows_of_the_training() -> None:
+    taken, given = JacobianMonitor(), JacobianMonitor(x=X[[0, -1]])  # a batch is two rows
+    for monitor in (taken, given):
+        keras.utils.set_random_seed(0)
+        model = tanh_net()
+        fit(model, monitor, epochs=1)
+    assert taken.history == given.history
+    with pytest.raises(ValueError, match="`x` must be given where the training data come from a g"):
+        model.fit(iter([(X, X)]), verbose=0, callbacks=[JacobianMonitor()])
+
+
 def test_monitor_warns_once_of_vanishing() -> None:
     model = tanh_net(tuple(range(4, 13)), "sigmoid")
     found = jacobian_singular_values(model, X)
@@ -231,7 +242,7 @@ def test_monitor_warns_once_of_vanishing() -> None:
     limit = 1e-3 * min(1, sizes[-1])  # as sigmoid units saturate
     worst = [name for name, size in zip(found.names, sizes, strict=False) if size < limit][-1]
     with pytest.warns(UserWarning, match=f"Jacobian vanishes: at step 0 .*{worst!r}") as caught:
-        fit(model, JacobianMonitor(X, every=5))
+        fit(model, JacobianMonitor(5, X))
     assert len(caught) == 1
     assert "`kerasopt.pretrain`" in str(caught[0].message)
 
@@ -241,7 +252,7 @@ def test_monitor_warns_once_of_exploding() -> None:
     model.set_weights([40 * weight for weight in model.get_weights()])
     message = "The Jacobian explodes: at step 0 .*'layer_6' .*`kerasopt.optimizers.GradientClip"
     with pytest.warns(UserWarning, match=message) as caught:
-        fit(model, JacobianMonitor(X), epochs=1)
+        fit(model, JacobianMonitor(x=X), epochs=1)
     assert len(caught) == 1
 
 
@@ -249,15 +260,15 @@ def test_monitor_does_not_warn_where_the_output_is_sure() -> None:
     hidden = layers.Dense(4, name="hidden")
     model = keras.Sequential([keras.Input((5,)), hidden, layers.Dense(3, "softmax")])
     model.layers[-1].bias.assign([20, 0, 0])
-    monitor = JacobianMonitor(X)
+    monitor = JacobianMonitor(x=X)
     fit(model, monitor, epochs=1)
     assert max(monitor.history["jacobian_norm/hidden"]) < 1e-3
 
 
 def test_monitor_goes_on_from_its_state() -> None:
-    model, first = tanh_net(), JacobianMonitor(X, every=2)
+    model, first = tanh_net(), JacobianMonitor(2, X)
     fit(model, first, epochs=1)
-    second = JacobianMonitor(X, every=2)
+    second = JacobianMonitor(2, X)
     second.set_state(first.get_state())
     fit(model, second, epochs=1)
     assert second.history["step"] == [0, 2, 4, 6, 8, 10]
@@ -267,7 +278,7 @@ def test_monitor_goes_on_from_its_state() -> None:
 @pytest.mark.tensorflow
 def test_monitor_under_a_strategy() -> None:
     with kerasopt.strategies.DataParallel(["CPU:0", "CPU:1"]).scope():
-        model, monitor = tanh_net(), JacobianMonitor(X, every=5)
+        model, monitor = tanh_net(), JacobianMonitor(5, X)
         model.compile(keras.optimizers.SGD(0.01), "mse")
     fit(model, monitor)
     expected = jacobian_singular_values(model, X).products[1][:, 0]

@@ -231,8 +231,8 @@ def test_monitor_takes_rows_of_the_training() -> None:
         model = tanh_net()
         fit(model, monitor, epochs=1)
     assert taken.history == given.history
+    batches = ((X, X[:, :3]) for _ in range(2))
     with pytest.raises(ValueError, match="`x` must be given where the training data come from a g"):
-        batches = ((X, X[:, :3]) for _ in range(2))
         model.fit(batches, shuffle=False, verbose=0, callbacks=[JacobianMonitor()])
 
 

@@ -152,7 +152,7 @@ class Panel:
         self.best_label = axes.set_title("", loc="right", y=1.0, fontsize=9, color=INK)
         self.events: dict[str, Any] = {}
         self._limits: Any = None
-        self._shown: list[tuple[Any, Any]] = []
+        self._shown: list[tuple[Any, ...]] = []
 
     def moving(self) -> Iterator[Any]:
         """Yield what moves with each epoch."""
@@ -232,12 +232,12 @@ class Panel:
     def _legend(self, names: Sequence[str]) -> bool:
         """Renew the legend, where falling or rising curves leave room, if what it says changed."""
         handles = [*(self.lines[name] for name in names), *self.events.values()]
-        shown = [(handle.get_label(), handle.get_marker()) for handle in handles]
+        values = np.asarray(self.lines[names[0]].get_ydata()) if names else np.zeros(1)
+        place = "lower right" if values[-1] > values[0] else "upper right"
+        shown = [(place, handle.get_label(), handle.get_marker()) for handle in handles]
         if shown == self._shown:
             return False
         self._shown = shown
-        values = np.asarray(self.lines[names[0]].get_ydata())
-        place = "lower right" if values[-1] > values[0] else "upper right"
         self.axes.legend(handles=handles, loc=place, frameon=False, fontsize=9)
         return True
 

@@ -138,6 +138,7 @@ def test_gauss_newton_of_the_mean_square(float64: None) -> None:
     assert product(probe_it.seen, v) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_gauss_newton_diagonal(float64: None) -> None:
     model = two_outputs(BODIES["dense"]())
@@ -306,6 +307,7 @@ class Step(ObjectiveOptimizer):
         return getattr(objective, self.method)([a * objective.loss() for a in ahead])
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("method", ["hvp", "gnvp", "gauss_newton_diagonal"])
 def test_products_are_of_the_whole_batch(method: str, float64: None) -> None:

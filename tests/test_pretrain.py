@@ -38,6 +38,7 @@ def changed(model: keras.Model, train: Callable[[], Any]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_linear_layer_finds_the_principal_components() -> None:
     """The oracle: what two components lose is the share of the other eigenvalues."""
     x = X * [3, 2, 1, 0.5, 0.3, 0.1] + 1
@@ -194,6 +195,7 @@ def test_lines(capsys: pytest.CaptureFixture) -> None:
     assert len(lines) == 2
 
 
+@pytest.mark.slow
 def test_ten_sigmoid_layers_learn_digits() -> None:
     """From random weights, they stay at chance; `examples/deep_sigmoid.py` at full size."""
     from sklearn.datasets import load_digits

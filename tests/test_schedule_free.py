@@ -60,6 +60,7 @@ def test_fit_trains_at_y_and_shows_the_average(digits: tuple) -> None:
         np.testing.assert_allclose(loss, judge.evaluate(*digits, verbose=0)[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_saved_and_predicted_at_the_average(digits: tuple, tmp_path: Path) -> None:
     model = dense_model(ScheduleFree(AdamW(0.01)))
     path = tmp_path / "{epoch}.keras"

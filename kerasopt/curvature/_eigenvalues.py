@@ -46,7 +46,7 @@ def eigenvalues(
     which: str = "largest",
     kind: str = "hessian",
     vectors: bool = False,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-6,
     max_products: int | None = None,
     seed: int = 0,
     **kwargs: Any,
@@ -70,7 +70,7 @@ def eigenvalues(
             the k largest and then the k smallest in falling order. Defaults to `"largest"`.
         kind: `"hessian"`, or `"gauss_newton"` for G as of `ggnvp`. Defaults to `"hessian"`.
         vectors: Whether to return the eigenvectors. Defaults to False.
-        tolerance: Allowed error of an eigenvalue by the largest |λ|, > 0. Defaults to 1e-7.
+        tolerance: Allowed error of an eigenvalue by the largest |λ|, > 0. Defaults to 1e-6.
         max_products: Products after which it gives up, ≥ 1; as many vectors are kept. Defaults to
             None, which is 200 + 20 k; with n of them the eigenvalues are exact.
         seed: Seed of the first vectors. Defaults to 0.

@@ -20,16 +20,6 @@ def compiled(model: keras.Model, function: Callable[..., Any], uneven: bool) -> 
     return stateless(model, function, lambda run: _traced_once(run, uneven))
 
 
-def tried(function: Callable[[], Any]) -> None:
-    """Run a function for what it makes beside its result."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.eval_shape(function)  # without compiling each operation
-    else:
-        function()
-
-
 def _traced_once(function: Callable[..., Any], uneven: bool) -> Callable[..., Any]:
     """Compile a function once, for blocks of any number of vectors."""
     import tensorflow as tf

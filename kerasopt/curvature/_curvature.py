@@ -12,8 +12,9 @@ from keras import ops, tree
 from kerasopt._autodiff import each
 from kerasopt._objective import Objective, of_batch, rows_of
 from kerasopt._validation import check_choice, check_count, check_flag
-from kerasopt.curvature._compiled import compiled, tried
+from kerasopt.curvature._compiled import compiled
 from kerasopt.curvature._data import all_batches
+from kerasopt.curvature._first_call import first_call
 from kerasopt.curvature._weights import weights_of
 from kerasopt.optimizers._diagonal import random_signs
 from kerasopt.optimizers._flat import ravel, widest
@@ -93,7 +94,7 @@ class Curvature:
         rows = [int(rows_of(batch[0])) for batch in self._batches]
         self._shares = [count / sum(rows) for count in rows]
         self._criterion = _criterion(model, loss, len(rows))
-        self._try()
+        first_call(model, self._batches[0], self._criterion)
         self._take(weights_of(model, layer))
 
     def of(self, weights: Sequence[Any]) -> Self:
@@ -183,15 +184,6 @@ class Curvature:
             return of_batch(
                 self.model, batch, self.weights, others, self._training, self._criterion
             )
-
-    def _try(self) -> None:
-        """Compute the loss of one row, so that all that is made at a first call has been made."""
-        row = tree.map_structure(lambda t: t[:1], self._batches[0], none_is_leaf=False)
-        if not self.model.built:
-            self.model(row[0])
-        values = [(variable, variable.value) for variable in self.model.variables]
-        with keras.StatelessScope():  # which gives new variables their values when it ends
-            tried(of_batch(self.model, row, [], values, False, self._criterion).loss)
 
     def _columns(self, rows: Any) -> list[Any]:
         """Return what each weight has of stacked vectors."""

@@ -27,7 +27,6 @@ def linear_operator(
         kwargs: Further arguments of `Curvature`, such as `loss` and `layer`.
 
     Raises:
-        ImportError: SciPy is not installed.
         TypeError: As of `Curvature`.
         ValueError: As of `Curvature`; `kind` is unknown.
 

@@ -9,11 +9,12 @@ import numpy as np
 from keras import ops, tree
 
 from kerasopt._files import check_writable
-from kerasopt._objective import rows_of, takes_training
+from kerasopt._objective import of_batch, rows_of
 from kerasopt._validation import check_count, check_range
 from kerasopt.callbacks._curve_figure import check_picture
 from kerasopt.curvature._data import data_pass
 from kerasopt.curvature._directions import check_directions, random_direction
+from kerasopt.curvature._first_call import first_call
 from kerasopt.curvature._stateless import stateless
 from kerasopt.curvature._surface import LossSurface
 
@@ -119,9 +120,8 @@ def _losses(
     bar = keras.utils.Progbar(None, verbose=verbose, unit_name="loss")
     loss = _loss_along(model)
     for batch in batches:
-        if not rows:  # what the loss makes at its first call is made outside of compiled functions
-            row = tree.map_structure(lambda t: t[:1], batch, none_is_leaf=False)
-            _loss(model, [(v, v.value) for v in model.variables], row)
+        if not rows:
+            first_call(model, batch)
         batch_rows = int(rows_of(batch[0]))
         rows += batch_rows
         for index in np.ndindex(losses.shape):
@@ -146,17 +146,9 @@ def _loss_along(model: keras.Model) -> Callable[..., Any]:
                 some = [ops.cast(steps[i], value.dtype) * move for i, move in enumerate(moves)]
                 value = value + sum(some)
             pairs.append((variable, value))
-        return _loss(model, pairs, batch)
+        return of_batch(model, batch, [], pairs, training=False).loss()
 
     return stateless(model, loss)
-
-
-def _loss(model: keras.Model, pairs: Sequence[tuple[Any, Any]], batch: Any) -> Any:
-    x, y, sample_weight = batch
-    with keras.StatelessScope(pairs, collect_losses=True):
-        y_pred = model(x, **({"training": False} if takes_training(model.call) else {}))
-        takes = {"training": False} if takes_training(model.compute_loss) else {}
-        return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **takes)
 
 
 def _check_model(model: Any) -> keras.Model:

@@ -14,8 +14,9 @@ from kerasopt._validation import check_choice, check_count
 from kerasopt.callbacks._every import Every
 from kerasopt.callbacks._rows_of_fit import rows_of_fit
 from kerasopt.curvature._curvature import KINDS, Curvature
-from kerasopt.curvature._eigenvalues import ends, random_rows
-from kerasopt.curvature._lanczos import away
+from kerasopt.curvature._eigenvalues import random_rows
+from kerasopt.curvature._lanczos import dots
+from kerasopt.curvature._ritz import ritz
 
 TOLERANCE, MOST = 1e-2, 100  # of the eigenvalues; from the last vectors a few products do
 
@@ -153,23 +154,25 @@ class CurvatureMonitor(keras.callbacks.Callback):
             data = (self.x, self.y, self.sample_weight) if self.x is not None else rows_of_fit()
             x, y, sample_weight = data
             self._curvature = Curvature(model, x, y, sample_weight=sample_weight)
+            shape, random = (self.probes, self._curvature.size), np.random.default_rng(self.seed)
+            self._signs = random.choice([-1.0, 1.0], shape).astype(self._curvature.dtype)
         curvature = self._curvature
         if self._vectors is None or self._vectors.shape[1] != curvature.size:
             self._vectors = random_rows(curvature, self.k, self.seed)
-        start = self._vectors.astype(curvature.dtype)
-        found = ends(curvature, self.kind, "largest", self.k, start, TOLERANCE, MOST, True)
-        self._vectors = found.vectors
-        values = [float(value) for value in found.values]
+        start = np.concatenate([self._vectors.astype(curvature.dtype), self._signs])
+        start /= np.linalg.norm(start, axis=1, keepdims=True)
+        found, vectors, images = ritz(
+            lambda rows: curvature.products(rows, self.kind), start, self.k, TOLERANCE, MOST
+        )
+        self._vectors = vectors
+        values = [float(value) for value in found]
         rate = float(ops.convert_to_numpy(next(innermost(model.optimizer)).learning_rate))
         row = [*values, *[nan] * (self.k - len(values))]
-        row += [sum(values) + self._rest(curvature, found.vectors), rate * values[0] / 2]
+        signs, images = start[-self.probes :], images[-self.probes :]  # of length 1
+        along, turned = dots(signs, vectors), dots(images, vectors)
+        others = np.sum(signs * images) + np.sum(along**2 * found - 2 * along * turned)
+        trace = sum(values) + curvature.size * float(others) / self.probes
+        row += [trace, rate * values[0] / 2]
         taken = dict(zip(self._names, row, strict=True))
         for name, value in {"step": self._every.count, "learning_rate": rate, **taken}.items():
             self.history.setdefault(name, []).append(value)
-
-    def _rest(self, curvature: Curvature, vectors: Any) -> float:
-        """Return an estimate of the sum of all other eigenvalues."""
-        random = np.random.default_rng(self.seed)
-        signs = random.choice([-1.0, 1.0], (self.probes, curvature.size))
-        v = away(signs.astype(curvature.dtype), vectors)
-        return float(np.sum(v * curvature.products(v, self.kind)) / self.probes)

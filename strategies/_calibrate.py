@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from kerasopt._launch import main
 from kerasopt._validation import check_count
-from kerasopt.strategies._costs import model_costs
+from kerasopt.strategies._costs import model_costs, weight_bytes
 from kerasopt.strategies._device import Device
 from kerasopt.strategies._link import Link
 from kerasopt.strategies._step_time import Machine
@@ -25,10 +26,11 @@ def calibrate(model: keras.Model, batch_size: int, workers: int = 2) -> Machine:
 
     `workers` processes with processor cores of their own, as `kerasopt launch --pin` starts them,
     are the devices. At the same time, but each for itself, they train the model on batches of
-    `batch_size` and of a quarter of it; then all together add up vectors under
-    `kerasopt.strategies.MultiWorker`. From
+    `batch_size` and of a quarter of it. Then they train two dense networks on a row each, one with
+    few weights and one with a million: each for itself, and all together under
+    `kerasopt.strategies.MultiWorker`, which takes Δt longer. With s bytes of weights, from
 
-        t(b) = overhead + W b / r          t(s) = λ + 2 (n-1)/n s / B
+        t(b) = overhead + W b / r          Δt(s) = 2 (n-1) λ + 2 (n-1)/n s / B
 
     follow the rate r and the overhead, the latency λ and the bandwidth B. Run it on a quiet
     machine, with the model that is to be trained: how much of a processor's speed is reached
@@ -71,15 +73,14 @@ def calibrate(model: keras.Model, batch_size: int, workers: int = 2) -> Machine:
             f"Received: workers={workers}, cores={cores}"
         )
     costs = model_costs(model)
-    batches, sizes = [batch_size // 4, batch_size], [4, 2**22]
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder, "model.keras"))
-        alone = measure(folder, workers, batches, [], alone=True)
-        together = measure(folder, workers, [], sizes)
-    steps = np.mean([each["steps"] for each in alone], axis=0)
-    exchanges = np.mean([np.median(each["exchanges"], axis=1) for each in together], axis=0)
+    batches, dense = [batch_size // 4, batch_size], [_dense(width) for width in (1, 1024)]
+    sizes = [weight_bytes(each.weights) for each in dense]
+    alone = measure(workers, [*((model, b) for b in batches), *((d, 1) for d in dense)], alone=True)
+    together = measure(workers, [(each, workers) for each in dense])
+    steps = alone[: len(batches)]
+    exchanges = together[:, 1] - alone[len(batches) :, 1]
     seconds, overhead = _line(batches, steps[:, 0], "A batch")
-    per_byte, latency = _line(sizes, exchanges, "A long vector")
+    per_byte, latency = _line(sizes, exchanges, "To exchange many weights")
     _, median, high = steps[-1]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     messages = 2 * (workers - 1)
@@ -90,7 +91,7 @@ def calibrate(model: keras.Model, batch_size: int, workers: int = 2) -> Machine:
     )
 
 
-def _line(x: list[int], seconds: Any, what: str) -> tuple[float, float]:
+def _line(x: Sequence[float], seconds: Any, what: str) -> tuple[float, float]:
     """Return slope and height, not below zero, of a line through two times."""
     slope = float(seconds[1] - seconds[0]) / (x[1] - x[0])
     if slope <= 0:
@@ -101,13 +102,27 @@ def _line(x: list[int], seconds: Any, what: str) -> tuple[float, float]:
     return slope, max(0.0, float(seconds[0]) - slope * x[0])
 
 
-def measure(
-    folder: str, workers: int, batches: list[int], sizes: list[int], alone: bool = False
-) -> list[dict[str, Any]]:
-    """Run the workers, together or each alone at the same time; return what each has measured."""
-    settings = Path(folder, "settings.json")
-    values = {"alone": alone, "batches": batches, "sizes": sizes}
-    settings.write_text(json.dumps({**values, "model": str(Path(folder, "model.keras"))}))
-    if status := main(["launch", "--workers", str(workers), "--pin", WORKER, str(settings)]):
-        raise OSError(f"A worker that was to be measured ended with status {status}, see above.")
-    return [json.loads(Path(folder, f"result-{i}.json").read_text()) for i in range(workers)]
+def _dense(width: int) -> keras.Model:
+    """Return a network of about width² weights, whose samples are small."""
+    return keras.Sequential([keras.Input((1,)), *map(keras.layers.Dense, (width, width, 1))])
+
+
+def measure(workers: int, runs: list[tuple[keras.Model, int]], alone: bool = False) -> np.ndarray:
+    """Return the seconds of a step of each run, a model and a batch size, as a mean over workers.
+
+    Run the workers together, or each alone at the same time. The columns are the mean of the steps,
+    their median and their 95th percentile.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        named = [(str(Path(folder, f"{i}.keras")), batch) for i, (_, batch) in enumerate(runs)]
+        for (model, _), (path, _) in zip(runs, named, strict=True):
+            model.save(path)
+        settings = Path(folder, "settings.json")
+        settings.write_text(json.dumps({"alone": alone, "runs": named}))
+        launch = ["launch", "--workers", str(workers), "--pin", WORKER, str(settings)]
+        if status := main(launch):
+            raise OSError(
+                f"A worker that was to be measured ended with status {status}, see above."
+            )
+        results = [Path(folder, f"result-{i}.json").read_text() for i in range(workers)]
+    return np.mean([json.loads(each) for each in results], axis=0)

@@ -1,15 +1,17 @@
 """The eigenvalues at the ends of the spectrum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.curvature._curvature import KINDS, Curvature, curvature_of
-from kerasopt.curvature._lanczos import Krylov, lanczos, mixed
+from kerasopt.curvature._lanczos import lanczos, mixed
+from kerasopt.curvature._ritz import errors
 
-BLOCK = 16  # vectors at most
+FEW, MANY = 3, 16  # vectors at a time
+ALIKE = 1e-3  # eigenvalues that are no farther apart, by the largest, may be one and the same
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def eigenvalues(
     which: str = "largest",
     kind: str = "hessian",
     vectors: bool = False,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
     max_products: int | None = None,
     seed: int = 0,
     **kwargs: Any,
@@ -56,10 +58,11 @@ def eigenvalues(
     The largest one bounds the learning rate of gradient descent by 2 / λ; negative ones tell a
     saddle; a few that stand far above all others are usual, about one for each class.
 
-    It is a block Lanczos method: a block of min(k, 16) vectors at a time, which share the cost of a
-    gradient, all of them orthogonalised twice against all before. An eigenvalue that is there many
-    times is returned as often, up to the size of the block. It ends when the error of all that are
-    wanted, estimated by min(r, Σ r² / gap), is below `tolerance` times the largest |λ|.
+    It is a block Lanczos method: three vectors at a time, which share the cost of a gradient, all
+    of them orthogonalised twice against all before. It ends when the error of all that are wanted,
+    estimated by min(r, Σ r² / gap), is below `tolerance` times the largest |λ|. An eigenvalue that
+    is there m times is seen min(m, 3) times; so where three are alike, to a thousandth of the
+    largest, it begins again with min(k, 16) vectors at a time, and returns it as often.
 
     Args:
         model: A Keras model; or a `Curvature`, which has the data and options already.
@@ -70,7 +73,7 @@ def eigenvalues(
             the k largest and then the k smallest in falling order. Defaults to `"largest"`.
         kind: `"hessian"`, or `"gauss_newton"` for G as of `ggnvp`. Defaults to `"hessian"`.
         vectors: Whether to return the eigenvectors. Defaults to False.
-        tolerance: Allowed error of an eigenvalue by the largest |λ|, > 0. Defaults to 1e-6.
+        tolerance: Allowed error of an eigenvalue by the largest |λ|, > 0. Defaults to 1e-7.
         max_products: Products after which it gives up, ≥ 1; as many vectors are kept. Defaults to
             None, which is 200 + 20 k; with n of them the eigenvalues are exact.
         seed: Seed of the first vectors. Defaults to 0.
@@ -101,8 +104,20 @@ def eigenvalues(
     most = 200 + 20 * count if max_products is None else check_count("max_products", max_products)
     check_flag("vectors", vectors), check_count("seed", seed, least=0)
     curvature = curvature_of(model, x, y, **kwargs)
-    start = random_rows(curvature, min(count, BLOCK), seed)
-    return ends(curvature, kind, which, count, start, tolerance, most, vectors)
+    spent = 0
+    for width in sorted({min(count, FEW), min(count, MANY)}):
+        start = random_rows(curvature, width, seed)
+        found = ends(curvature, kind, which, count, start, tolerance, most - spent, vectors)
+        spent += found.products
+        whole = found.products == curvature.size
+        if whole or not found.converged or not _alike(found.values):
+            break
+    return replace(found, products=spent)
+
+
+def _alike(values: np.ndarray) -> bool:
+    """Return whether so many of descending eigenvalues may be one that is there several times."""
+    return bool((values[: 1 - FEW] - values[FEW - 1 :] <= ALIKE * np.abs(values).max()).any())
 
 
 def random_rows(curvature: Curvature, count: int, seed: int) -> np.ndarray:
@@ -129,11 +144,12 @@ def ends(
         chosen = _chosen(len(values), k, which)
         converged = len(values) == curvature.size or (
             len(chosen) < len(values)
-            and _errors(values, residuals, chosen).max() <= tolerance * np.abs(values).max()
+            and errors(values, chosen, residuals[chosen]).max() <= tolerance * np.abs(values).max()
         )
         if converged:
             break
-    return _result(space, (values, inside, residuals), chosen, bool(converged), vectors)
+    rows = mixed(inside[:, chosen].T, space.basis) if vectors else None
+    return Eigenvalues(values[chosen], residuals[chosen], bool(converged), len(values), rows)
 
 
 def _chosen(count: int, k: int, which: str) -> np.ndarray:
@@ -144,19 +160,3 @@ def _chosen(count: int, k: int, which: str) -> np.ndarray:
     if which == "smallest":
         return falling[::-1][:k]
     return falling if count <= 2 * k else np.concatenate([falling[:k], falling[-k:]])
-
-
-def _errors(values: np.ndarray, residuals: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return bounds of the errors, where no other eigenvalue hides between those that are seen."""
-    others = np.delete(values, chosen)
-    gaps = np.abs(values[chosen, None] - others).min(axis=1)
-    square = np.sum(residuals[chosen] ** 2)
-    return np.minimum(residuals[chosen], square / np.maximum(gaps, np.finfo(float).tiny))
-
-
-def _result(
-    space: Krylov, pairs: Any, chosen: np.ndarray, converged: bool, vectors: bool
-) -> Eigenvalues:
-    values, inside, residuals = pairs
-    rows = mixed(inside[:, chosen].T, space.basis) if vectors else None
-    return Eigenvalues(values[chosen], residuals[chosen], converged, len(values), rows)

@@ -60,10 +60,10 @@ def lanczos(products: Products, start: np.ndarray, most: int) -> Iterator[Krylov
         start: The first block, of independent rows.
         most: The largest number of vectors, at most that of the columns of `start`.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng([0, 1])  # not that which the start may come from
     basis = np.empty((most, start.shape[1]), start.dtype)
     matrix, width = np.zeros((most, most)), len(start)  # one width, which is compiled once
-    block, done = _orthonormal(start, basis[:0], random)[0], 0
+    block, done = _orthonormal(start, *_principal(start), basis[:0], random), 0
     while True:
         end = done + len(block)
         basis[done:end] = block
@@ -71,41 +71,46 @@ def lanczos(products: Products, start: np.ndarray, most: int) -> Iterator[Krylov
         scale = float(np.linalg.norm(images))
         inside = dots(basis[:end], images)
         matrix[:end, done:end], matrix[done:end, :end] = inside, inside.T
-        block, rest = _orthonormal(
-            images - mixed(inside.T, basis[:end]), basis[:end], random, scale
-        )
-        yield Krylov(basis[:end], (matrix[:end, :end] + matrix[:end, :end].T) / 2, rest)
-        block, done = block[: most - end], end
-        if not len(block):
+        rest = away(images - mixed(inside.T, basis[:end]), basis[:end])
+        lengths, axes = _principal(rest, scale)
+        outside = lengths[:, None] * axes
+        yield Krylov(basis[:end], (matrix[:end, :end] + matrix[:end, :end].T) / 2, outside)
+        if end == most:
             return
+        block = _orthonormal(rest, lengths, axes, basis[:end], random)[: most - end]
+        done = end
 
 
 def _orthonormal(
-    rows: np.ndarray, basis: np.ndarray, random: np.random.Generator, scale: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return orthonormal rows, orthogonal to a basis, and R with rowsᵀ ≈ newᵀ R.
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    axes: np.ndarray,
+    basis: np.ndarray,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Return the directions of the principal axes of rows, orthogonal to a basis.
 
-    Where rows depend on others, or are within rounding of zero, random directions take their
-    place, as long as there are any.
+    Where the length is zero random directions take their place, as long as there are any.
     """
-    rows = away(rows, basis)
-    lengths, axes = _principal(rows)
-    spent = lengths <= 10 * np.finfo(rows.dtype).eps * max(scale, lengths[0])
-    new = mixed(axes, rows) / np.where(spent, 1, lengths)[:, None]
+    spent = lengths == 0
+    new = mixed(axes / np.where(spent, 1, lengths)[:, None], rows)
     new[spent] = random.normal(size=new[spent].shape) / np.sqrt(rows.shape[1])
-    new = new[: rows.shape[1] - len(basis)].astype(rows.dtype)
+    new = new[: rows.shape[1] - len(basis)]
     for _ in range(2 if spent.any() else 1):  # what was short has lost its right angles
         new = away(new, basis)
         again, turned = _principal(new)
-        new = mixed(turned / again[:, None], new).astype(rows.dtype)
-    return new, np.where(spent, 0, lengths)[:, None] * axes
+        new = mixed(turned / again[:, None], new)
+    return new
 
 
-def _principal(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _principal(rows: np.ndarray, scale: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Return the lengths and the directions of the principal axes of rows, the longest first.
 
-    A product of the rows with themselves is faster than their QR factors, on all of many columns.
+    Lengths within rounding, of rows that had the length `scale` before, are zero. A product of the
+    rows with themselves is faster than their QR factors, on all of many columns.
     """
     wide = rows.astype("float64")
     squares, axes = np.linalg.eigh(dots(wide, wide))
-    return np.sqrt(np.maximum(squares[::-1], 0)), axes.T[::-1]
+    lengths = np.sqrt(np.maximum(squares[::-1], 0))
+    least = 10 * np.finfo(rows.dtype).eps * max(scale, lengths[0])
+    return np.where(lengths > least, lengths, 0), axes.T[::-1]

@@ -1,0 +1,52 @@
+"""The largest eigenvalues by few products, from vectors that are near their eigenvectors."""
+
+import numpy as np
+
+from kerasopt.curvature._lanczos import Products, dots, mixed
+
+INDEPENDENT = 1e-3  # of the eigenvalues of the products of rows of length 1
+
+
+def errors(values: np.ndarray, chosen: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Return bounds of the errors, where no other eigenvalue hides between those that are seen."""
+    others = np.delete(values, chosen)
+    gaps = np.abs(values[chosen, None] - others).min(axis=1)
+    return np.minimum(residuals, np.sum(residuals**2) / np.maximum(gaps, np.finfo(float).tiny))
+
+
+def ritz(
+    products: Products, start: np.ndarray, k: int, tolerance: float, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the k largest eigenvalues, their eigenvectors as rows, and the images of `start`.
+
+    Rayleigh's and Ritz's method: the best that the space of some vectors has, which grows by the
+    residuals H u - λ u of those that are wanted. As what is wanted was near the start, and grows
+    alone, this takes fewer products than a Lanczos method; and passes over few vectors, as no
+    basis is made orthogonal.
+
+    Args:
+        products: Function of a block of rows that returns their products with the matrix.
+        start: Rows of length 1, which need not be independent.
+        k: How many.
+        tolerance: Allowed error of an eigenvalue, by the largest.
+        most: The largest number of products.
+    """
+    rows, images = start, products(start)
+    while True:
+        lengths, axes = np.linalg.eigh(dots(rows, rows).astype("float64"))
+        kept = lengths > INDEPENDENT
+        axes = axes[:, kept] / np.sqrt(lengths[kept])
+        values, inside = np.linalg.eigh(axes.T @ dots(rows, images) @ axes)
+        chosen = np.arange(len(values))[::-1][:k]
+        factors = (axes @ inside[:, chosen]).T
+        vectors, wanted = mixed(factors, rows), values[chosen]
+        rest = mixed(factors, images) - wanted[:, None].astype(rows.dtype) * vectors
+        residuals = np.sqrt(np.einsum("in,in->i", rest, rest, dtype="float64"))
+        found = len(values) == rows.shape[1] or (
+            len(chosen) < len(values)
+            and errors(values, chosen, residuals).max() <= tolerance * np.abs(values).max()
+        )
+        if found or len(rows) + k > most:
+            return wanted, vectors, images[: len(start)]
+        new = rest / np.maximum(residuals, np.finfo(float).tiny)[:, None].astype(rows.dtype)
+        rows, images = np.concatenate([rows, new]), np.concatenate([images, products(new)])

@@ -58,7 +58,7 @@ def each(product: Product, vs: Tensors) -> Sequence[Any]:
     """Return the products with all v, which are stacked along a new first axis."""
     like = tuple(tf.TensorSpec(v.shape[1:], v.dtype) for v in vs)
     return tf.map_fn(
-        lambda v: tuple(product(v)), tuple(vs), fn_output_signature=like, parallel_iterations=1
+        lambda v: tuple(product(v)), tuple(vs), fn_output_signature=like, parallel_iterations=2
     )
 
 

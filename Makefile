@@ -11,15 +11,14 @@ demo: .venv/installed  ## train on real data; leaves curves, a report and the mo
 	rm -rf runs/demo
 	$(BIN)/python examples/train.py --output runs/demo
 
-test: .venv/installed  ## all tests but the slow ones, on TensorFlow; the contract tests on JAX, too
+test: .venv/installed  ## all tests but the slow ones, on TensorFlow
 	$(BIN)/python -m pytest -n 2 -m "$(QUICK) and not alone"
 	$(BIN)/python -m pytest -m "$(QUICK) and alone"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow" tests/contract
 
-test-slow: .venv/installed  ## the slow ones on TensorFlow, and on JAX what `make test` left out
+test-slow: .venv/installed  ## the slow ones on TensorFlow, and all but the slow ones on JAX
 	$(BIN)/python -m pytest -n 2 -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow" --ignore tests/contract
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "$(QUICK) and not tensorflow"
 
 test-slow-jax: .venv/installed  ## the slow ones on JAX
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "slow and not tensorflow"

@@ -55,8 +55,9 @@ class Ring:
             place = (number - 1) // self.every % self._steps.shape[0]
             dense = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
             row = self._row(plain(dense, weights, scale), self._before, weights)
-            self._values[place].assign(row)
-            self._steps[place].assign(number)
+            # XLA would compile an assignment to a slice anew for each place.
+            self._values.scatter_nd_update([[place]], [row])
+            self._steps.scatter_nd_update([[place]], [number])
             return True
 
         tf.cond(due, write, lambda: False)

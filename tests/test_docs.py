@@ -26,10 +26,10 @@ NAME = re.compile(r"`((?:kerasopt|" + "|".join(PUBLIC) + r")\.[^`]+)`")
 
 
 def with_code() -> Iterator[Any]:
-    """Yield the pages with code; JAX has to run the quick start alone."""
+    """Yield the pages with code; JAX has to run the quick start alone, which alone is not slow."""
     for page in PAGES:
         marks = [] if page.stem == "index" else [pytest.mark.tensorflow]
-        marks += [pytest.mark.slow] if page.stem in ("callbacks", "optimizers") else []
+        marks += [pytest.mark.slow] if page.stem != "index" else []
         if BLOCK.search(page.read_text()):
             yield pytest.param(page, id=page.stem, marks=marks)
 

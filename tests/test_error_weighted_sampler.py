@@ -328,6 +328,7 @@ def compare(train: tuple, test: tuple, seed: int, network: tuple, **fit: Any) ->
     return [np.isin(wrong, listed).mean(), np.isin(listed, wrong).mean(), *errors]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_wrong_labels_of_digits(seed: int) -> None:
     """Most are listed, most that are listed are wrong, and what is learned is no worse."""

@@ -47,8 +47,14 @@ def values(model: keras.Model) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in everything]
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("validation_split", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("steps", "validation_split"),
+    [
+        (1, 0.25),
+        (2, 0.0),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(1, 0.0), (2, 0.25)]),
+    ],
+)
 def test_training_is_as_without(digits: tuple, steps: int, validation_split: float) -> None:
     arguments: dict[str, Any] = {"steps": steps, "validation_split": validation_split}
     model, logs = train(digits, **arguments)
@@ -59,7 +65,7 @@ def test_training_is_as_without(digits: tuple, steps: int, validation_split: flo
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_training_is_as_without_under_a_strategy(digits: tuple, count: int) -> None:
     runs = []
     for callbacks in ([], [EvaluateEvery(3, digits, 32)]):

@@ -54,7 +54,7 @@ def check(row: Row, together: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The state that these layers")
-@rows(tuple(row.name for row in ROWS), quick=BY_WORKERS)
+@rows(tuple(row.name for row in ROWS), quick=QUICK)
 def test_three_replicas_equal_one_device(row: Row) -> None:
     check(row, train_on(3, row))
 
@@ -76,7 +76,7 @@ def test_two_workers_equal_one_device(row: Row, by_workers: Callable[[Row], list
         check(row, results)
 
 
-@rows(IN_FLOAT64, quick=IN_FLOAT64)
+@rows(IN_FLOAT64, quick=IN_FLOAT64[:2])
 def test_to_twelve_digits_in_float64(row: Row, float64: None) -> None:
     assert max(differences(train(row), train_on(2, row)).values()) < 1e-12
 

@@ -49,6 +49,7 @@ def test_picture_is_small_and_not_empty(script: Path) -> None:
     assert path.stat().st_size < 60_000
 
 
+@pytest.mark.slow
 def test_script_runs_alone(tmp_path: Path) -> None:
     command = [sys.executable, GALLERY / "rates.py", "--output", tmp_path]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

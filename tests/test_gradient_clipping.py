@@ -166,6 +166,7 @@ def train_at_the_cliff(optimizer: keras.optimizers.Optimizer) -> tuple[float, np
     return after / before, np.concatenate([w.ravel() for w in unit.get_weights()[1:]]), norms
 
 
+@pytest.mark.slow
 def test_recurrent_network_at_a_cliff() -> None:
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 300, 0.0)
     gain, far, _ = train_at_the_cliff(keras.optimizers.SGD(schedule))

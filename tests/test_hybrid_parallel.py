@@ -79,7 +79,7 @@ def path(grid: str | None, network: str, optimizer: str, steps: int) -> dict[str
 
 def cases() -> list[Any]:
     """Return what is trained on which grid; the others are slow."""
-    quick = {("columns", 0), ("hybrid", 0), ("data", 0), ("hybrid", 1)}
+    quick = {("hybrid", 0), ("hybrid", 1)}
     return [
         pytest.param(grid, *case, marks=[] if (grid, i) in quick else pytest.mark.slow)
         for i, case in enumerate(CASES)

@@ -204,7 +204,7 @@ def test_shards(num_shards: int) -> None:
     assert max(np.ptp(np.bincount(labels[each])) for each in orders) <= 1
 
 
-@pytest.mark.parametrize("every", ["epoch", 4])
+@pytest.mark.parametrize("every", [pytest.param("epoch", marks=pytest.mark.slow), 4])
 def test_resumed(every: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     script = Script(

@@ -25,7 +25,9 @@ def flat(model: keras.Model) -> np.ndarray:
     return np.concatenate([w.numpy().ravel() for w in model.trainable_weights])
 
 
-@pytest.mark.parametrize("batch_size", [32, 50])  # 50 leaves a batch of 28
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(32, marks=pytest.mark.slow), 50]
+)  # 50 leaves a batch of 28
 def test_batches_make_the_path_of_the_whole(batch_size: int, digits: tuple) -> None:
     whole = classifier(LBFGS())
     whole.fit(*digits, batch_size=128, epochs=12, verbose=0)
@@ -42,7 +44,7 @@ def test_needs_few_evaluations(digits: tuple) -> None:
     assert model.evaluate(*digits, verbose=0) < 1e-3
 
 
-@pytest.mark.parametrize("line_search", ["armijo", None])
+@pytest.mark.parametrize("line_search", [pytest.param("armijo", marks=pytest.mark.slow), None])
 def test_other_line_searches(line_search: str | None, digits: tuple) -> None:
     model = classifier(LBFGS(line_search=line_search))
     history = model.fit(*digits, batch_size=128, epochs=30, verbose=0).history["loss"]
@@ -60,7 +62,7 @@ def test_leaves_the_best_point(digits: tuple) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_noise_is_said_once(jit_compile: bool, digits: tuple) -> None:
     model = classifier(LBFGS(), dropout=0.5, jit_compile=jit_compile)
     with pytest.warns(UserWarning, match=r"not the same at the same weights.*dropout"):
@@ -73,6 +75,7 @@ def test_batches_that_change_are_noise(digits: tuple) -> None:
         classifier(LBFGS()).fit(*digits, epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 def test_not_a_number_is_stepped_back_from(digits: tuple) -> None:
     model = classifier(LBFGS(learning_rate=1e30))
     model.fit(*digits, batch_size=128, epochs=80, verbose=0)

@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).parent.parent / "examples" / "parallelism.py"
 pytestmark = [pytest.mark.tensorflow, pytest.mark.alone]
 
 
+@pytest.mark.slow
 def test_all_ways_take_the_same_path(tmp_path: Path) -> None:
     folders = ["--output", str(tmp_path / "run"), "--data-dir", str(tmp_path / "tfds")]
     options = ["--epochs", "1", "--width", "4", "--images", "150"]

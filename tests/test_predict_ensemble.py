@@ -248,6 +248,7 @@ def test_calibration_of_known_probabilities(example: dict[str, Any]) -> None:
     assert error == pytest.approx((abs(0.9 - 0.75) + abs(0.6 - 1)) / 2)
 
 
+@pytest.mark.slow
 def test_better_calibrated_than_one_pass_on_digits(example: dict[str, Any]) -> None:
     from sklearn.datasets import load_digits
 

@@ -159,6 +159,7 @@ def test_denoising_tells_elements_from_the_others() -> None:
     assert found[1] == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_seed() -> None:
     def losses(seed: int) -> list[float]:
         keras.utils.set_random_seed(0)

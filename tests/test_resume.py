@@ -301,10 +301,18 @@ SCRIPTS = {
         model=averaged, callbacks=lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
     ),
 }
+SLOW = ("L-BFGS", "finder", "two devices", "adaptive, loss", "adaptive, batches")
 rows = pytest.mark.parametrize(
     "script",
     [
-        pytest.param(script, id=name, marks=[pytest.mark.tensorflow] * (name == "two devices"))
+        pytest.param(
+            script,
+            id=name,
+            marks=[
+                *[pytest.mark.tensorflow] * (name == "two devices"),
+                *[pytest.mark.slow] * (name in SLOW or name.endswith(", epochs")),
+            ],
+        )
         for name, script in SCRIPTS.items()
     ],
 )

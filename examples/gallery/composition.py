@@ -66,7 +66,9 @@ def make() -> Shown:
     x = np.linspace(-2, 2, 4000)
     slopes = {depth: derivative(depth, x) for depth in (1, 12)}
     for (depth, slope), colour in zip(slopes.items(), (RED, BLUE), strict=True):
-        left.semilogy(x, slope, color=colour, linewidth=0.8, label=f"{depth} hidden layers")
+        left.semilogy(
+            x, slope, color=colour, linewidth=0.8, label=f"{depth} hidden layer{'s' * (depth > 1)}"
+        )
     left.set(xlabel="x")
     legend(left, loc="lower left")
     variance = np.mean([log_norms(seed).var(axis=0) for seed in range(SEEDS)], axis=0)

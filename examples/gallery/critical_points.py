@@ -105,6 +105,7 @@ def make() -> Shown:
         if at:
             right.plot(*np.transpose(at), MARKS[kind], color=COLOURS[kind], label=kind)
     right.set(xlabel="negative eigenvalues, of 9", ylabel="error")
+    right.xaxis.get_major_locator().set_params(integer=True)
     legend(right, loc="upper right")
     kinds = Counter(point.kind for point in points)
     lowest = {kind: min(p.loss for p in points if p.kind == kind) for kind in kinds}

@@ -55,7 +55,7 @@ def gauss_newton(
 
 
 def each(product: Product, vs: Tensors) -> Sequence[Any]:
-    """Return the products with all v, which are stacked along a new first axis."""
+    """Return the products with all v, which are stacked along a new first axis; two at a time."""
     like = tuple(tf.TensorSpec(v.shape[1:], v.dtype) for v in vs)
     return tf.map_fn(
         lambda v: tuple(product(v)), tuple(vs), fn_output_signature=like, parallel_iterations=2

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from _gallery import BLUE, GREEN, INK, RED, Shown, legend, panels, show
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from kerasopt.curvature import Curvature, classify_critical_point, hessian, loss_surface
 
@@ -105,7 +106,7 @@ def make() -> Shown:
         if at:
             right.plot(*np.transpose(at), MARKS[kind], color=COLOURS[kind], label=kind)
     right.set(xlabel="negative eigenvalues, of 9", ylabel="error")
-    right.xaxis.get_major_locator().set_params(integer=True)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(right, loc="upper right")
     kinds = Counter(point.kind for point in points)
     lowest = {kind: min(p.loss for p in points if p.kind == kind) for kind in kinds}

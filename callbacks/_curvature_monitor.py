@@ -2,7 +2,7 @@
 
 import sys
 from copy import deepcopy
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 import keras
@@ -27,7 +27,8 @@ class CurvatureMonitor(keras.callbacks.Callback):
     Use it where a training oscillates, diverges or creeps. Gradient descent converges along the
     steepest direction as long as η < 2 / λ. With larger rates the loss rises until the weights
     have found a flatter place, or for ever; training at a fixed rate often hovers near the limit.
-    Logged are the newest values of an epoch, or not-a-number before there are any:
+    Logged are the newest values of an epoch, or not-a-number before there are any and where the
+    weights have diverged:
 
         lambda_max           λ₁, the largest eigenvalue; lambda_2 … lambda_k the next
         hessian_trace        tr H ≈ Σ_i λ_i + 1/p Σ v ᵀH v,  v random signs without the parts along
@@ -109,6 +110,8 @@ class CurvatureMonitor(keras.callbacks.Callback):
         if not self.history:
             return "not measured yet"
         rate, ratio = (self.history[name][-1] for name in ("learning_rate", "rate_over_limit"))
+        if isnan(ratio):
+            return "the curvature is not finite: training has diverged"
         if ratio <= 0:
             return f"the rate {rate:.3g} has no limit: the curvature is nowhere positive"
         limit = f"the stable limit {rate / ratio:.3g} of gradient descent"
@@ -159,20 +162,25 @@ class CurvatureMonitor(keras.callbacks.Callback):
         curvature = self._curvature
         if self._vectors is None or self._vectors.shape[1] != curvature.size:
             self._vectors = random_rows(curvature, self.k, self.seed)
-        start = np.concatenate([self._vectors.astype(curvature.dtype), self._signs])
-        start /= np.linalg.norm(start, axis=1, keepdims=True)
-        found, vectors, images = ritz(
-            lambda rows: curvature.products(rows, self.kind), start, self.k, TOLERANCE, MOST
-        )
-        self._vectors = vectors
-        values = [float(value) for value in found]
         rate = float(ops.convert_to_numpy(next(innermost(model.optimizer)).learning_rate))
-        row = [*values, *[nan] * (self.k - len(values))]
-        signs, images = start[-self.probes :], images[-self.probes :]  # of length 1
-        along, turned = dots(signs, vectors), dots(images, vectors)
-        others = np.sum(signs * images) + np.sum(along**2 * found - 2 * along * turned)
-        trace = sum(values) + curvature.size * float(others) / self.probes
-        row += [trace, rate * values[0] / 2]
+        try:
+            values, trace = self._spectrum(curvature, self._vectors.astype(curvature.dtype))
+        except FloatingPointError:  # training has diverged, and may be taken back
+            values, trace = [nan], nan
+        row = [*values, *[nan] * (self.k - len(values)), trace, rate * values[0] / 2]
         taken = dict(zip(self._names, row, strict=True))
         for name, value in {"step": self._every.count, "learning_rate": rate, **taken}.items():
             self.history.setdefault(name, []).append(value)
+
+    def _spectrum(self, curvature: Curvature, vectors: np.ndarray) -> tuple[list[float], float]:
+        """Return the eigenvalues and the trace, from the last eigenvectors on."""
+        start = np.concatenate([vectors, self._signs])
+        start /= np.linalg.norm(start, axis=1, keepdims=True)
+        values, self._vectors, images = ritz(
+            lambda rows: curvature.products(rows, self.kind), start, self.k, TOLERANCE, MOST
+        )
+        signs, images = start[len(vectors) :], images[len(vectors) :]
+        along, turned = (dots(rows, self._vectors) for rows in (signs, images))
+        others = np.sum(signs * images) + np.sum(along**2 * values - 2 * along * turned)
+        trace = np.sum(values) + curvature.size * others / self.probes
+        return values.tolist(), float(trace)

@@ -562,3 +562,16 @@ def test_monitor_under_a_strategy() -> None:
     assert monitor.history["lambda_max"][0] == pytest.approx(
         np.linalg.eigvalsh(expected)[-1], rel=1e-2
     )
+
+
+def test_diverged() -> None:
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(50.0), "mse")
+    _, x, _ = linear()
+    monitor = CurvatureMonitor(every=1)
+    logs = model.fit(x, x[:, :1], epochs=20, verbose=0, callbacks=[monitor]).history
+    assert np.isfinite(logs["lambda_max"][0])
+    assert np.isnan([logs[name][-1] for name in ("lambda_max", "hessian_trace")]).all()
+    assert monitor.verdict == "the curvature is not finite: training has diverged"
+    with pytest.raises(FloatingPointError, match=r"must be finite at .* Received: .* loss of nan"):
+        curvature.eigenvalues(model, x, x[:, :1])

@@ -61,6 +61,7 @@ class Curvature:
         ValueError: There is neither `loss` nor a compiled one; the loss of several batches is not
             a mean over rows; there is no such layer, or it has no trainable weights; `x` has no
             rows or no end.
+        FloatingPointError: Later: second derivatives are not finite at the weights.
 
     Reference:
         Pearlmutter, Fast exact multiplication by the Hessian, 1994; Schraudolph, Fast curvature
@@ -118,6 +119,9 @@ class Curvature:
         Args:
             vectors: Array of shape (b, n). The b products share the computation of the gradient.
             kind: `"hessian"` for H v or `"gauss_newton"` for G v. Defaults to `"hessian"`.
+
+        Raises:
+            FloatingPointError: A product is not finite.
         """
         check_choice("kind", kind, KINDS)
 
@@ -125,7 +129,14 @@ class Curvature:
             matrix = objective.hessian() if kind == "hessian" else objective.gauss_newton()
             return self._rows(each(matrix, self._columns(rows)))
 
-        return self._sum(kind, of_batch, np.asarray(vectors, self.dtype))
+        found = self._sum(kind, of_batch, np.asarray(vectors, self.dtype))
+        if not np.isfinite(found).all():
+            raise FloatingPointError(
+                "The second derivatives of the loss must be finite at the weights of the model: "
+                "load weights from before it diverged. Received: products that are infinite or "
+                f"not a number, at a loss of {self.loss():g}"
+            )
+        return found
 
     def gauss_newton_diagonal(self, seed: int) -> np.ndarray:
         """Return a random estimate of the diagonal of G, as `Objective.gauss_newton_diagonal`."""

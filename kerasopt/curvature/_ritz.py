@@ -48,5 +48,5 @@ def ritz(
         )
         if found or len(rows) + k > most:
             return wanted, vectors, images[: len(start)]
-        new = rest / np.maximum(residuals, np.finfo(float).tiny)[:, None].astype(rows.dtype)
+        new = rest / np.maximum(residuals, np.finfo(rows.dtype).tiny)[:, None].astype(rows.dtype)
         rows, images = np.concatenate([rows, new]), np.concatenate([images, products(new)])

@@ -226,6 +226,7 @@ refused("other", lambda: model.fit(x[order], y[order], verbose=0, shuffle=False)
 """
 
 
+@pytest.mark.slow
 def test_refusals(tmp_path: Path) -> None:
     _, output = launch(tmp_path, REFUSALS)
     texts = {
@@ -286,8 +287,11 @@ model.fit(x, y, epochs=100000, verbose=0,
 
 @pytest.mark.parametrize(
     ("victim", "number", "timeout", "limit"),
-    [(1, signal.SIGKILL, 60, 20), (0, signal.SIGKILL, 60, 20), (1, signal.SIGSTOP, 4, 15)],
-    ids=["worker killed", "chief killed", "worker hangs"],
+    [
+        pytest.param(1, signal.SIGKILL, 60, 20, id="worker killed", marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGKILL, 60, 20, id="chief killed"),
+        pytest.param(1, signal.SIGSTOP, 4, 15, id="worker hangs"),
+    ],
 )
 def test_survivor_ends_in_time(
     tmp_path: Path, victim: int, number: int, timeout: int, limit: float

@@ -87,6 +87,7 @@ def test_two_workers(tmp_path: Path, data_dir: str, capfd: pytest.CaptureFixture
     assert names == ["curves.png", "history.csv", "model.keras", "report.md"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_curves(tmp_path: Path, data_dir: str) -> None:
     processes = [
         start(tmp_path / name, data_dir, "--epochs", "2", "--strategy", "none") for name in "ab"
@@ -98,6 +99,7 @@ def test_same_seed_same_curves(tmp_path: Path, data_dir: str) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_interruption_keeps_the_best_so_far(tmp_path: Path, data_dir: str) -> None:
     folder = tmp_path / "run"
     with start(folder, data_dir, "--strategy", "none") as process:

@@ -51,7 +51,7 @@ class CurvatureMonitor(keras.callbacks.Callback):
         y: Targets, of arrays. Defaults to None.
         sample_weight: Weights of the rows, of arrays. Defaults to None.
         kind: `"hessian"`, or `"gauss_newton"`. Defaults to `"hessian"`.
-        probes: Number p ≥ 1 of random vectors for the trace. Defaults to 2.
+        probes: Number p ≥ 1 of random vectors for the trace; each costs a product. Defaults to 1.
         verbose: 1 to print what is found. Defaults to 0.
         seed: Seed of the random vectors. Defaults to 0.
 
@@ -87,7 +87,7 @@ class CurvatureMonitor(keras.callbacks.Callback):
         y: Any = None,
         sample_weight: Any = None,
         kind: str = "hessian",
-        probes: int = 2,
+        probes: int = 1,
         verbose: int = 0,
         seed: int = 0,
     ) -> None:

@@ -28,8 +28,7 @@ NAME = re.compile(r"`((?:kerasopt|" + "|".join(PUBLIC) + r")\.[^`]+)`")
 def with_code() -> Iterator[Any]:
     """Yield the pages with code; JAX has to run the quick start alone, which alone is not slow."""
     for page in PAGES:
-        marks = [] if page.stem == "index" else [pytest.mark.tensorflow]
-        marks += [pytest.mark.slow] if page.stem != "index" else []
+        marks = [] if page.stem == "index" else [pytest.mark.tensorflow, pytest.mark.slow]
         if BLOCK.search(page.read_text()):
             yield pytest.param(page, id=page.stem, marks=marks)
 

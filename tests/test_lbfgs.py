@@ -25,9 +25,8 @@ def flat(model: keras.Model) -> np.ndarray:
     return np.concatenate([w.numpy().ravel() for w in model.trainable_weights])
 
 
-@pytest.mark.parametrize(
-    "batch_size", [pytest.param(32, marks=pytest.mark.slow), 50]
-)  # 50 leaves a batch of 28
+# 50 leaves a batch of 28.
+@pytest.mark.parametrize("batch_size", [pytest.param(32, marks=pytest.mark.slow), 50])
 def test_batches_make_the_path_of_the_whole(batch_size: int, digits: tuple) -> None:
     whole = classifier(LBFGS())
     whole.fit(*digits, batch_size=128, epochs=12, verbose=0)

@@ -8,7 +8,7 @@ import numpy as np
 from kerasopt._validation import check_choice, check_count, check_flag, check_number
 from kerasopt.curvature._curvature import KINDS, Curvature, curvature_of
 from kerasopt.curvature._lanczos import lanczos, mixed
-from kerasopt.curvature._ritz import errors
+from kerasopt.curvature._ritz import settled
 
 FEW, MANY = 3, 16  # vectors at a time
 ALIKE = 1e-3  # eigenvalues that are no farther apart, by the largest, may be one and the same
@@ -142,14 +142,11 @@ def ends(
     for space in lanczos(lambda rows: curvature.products(rows, kind), start, most):
         values, inside, residuals = space.pairs()
         chosen = _chosen(len(values), k, which)
-        converged = len(values) == curvature.size or (
-            len(chosen) < len(values)
-            and errors(values, chosen, residuals[chosen]).max() <= tolerance * np.abs(values).max()
-        )
+        converged = settled(values, chosen, residuals[chosen], curvature.size, tolerance)
         if converged:
             break
     rows = mixed(inside[:, chosen].T, space.basis) if vectors else None
-    return Eigenvalues(values[chosen], residuals[chosen], bool(converged), len(values), rows)
+    return Eigenvalues(values[chosen], residuals[chosen], converged, len(values), rows)
 
 
 def _chosen(count: int, k: int, which: str) -> np.ndarray:

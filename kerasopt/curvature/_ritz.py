@@ -7,11 +7,23 @@ from kerasopt.curvature._lanczos import Products, dots, mixed
 INDEPENDENT = 1e-3  # of the eigenvalues of the products of rows of length 1
 
 
-def errors(values: np.ndarray, chosen: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """Return bounds of the errors, where no other eigenvalue hides between those that are seen."""
+def settled(
+    values: np.ndarray, chosen: np.ndarray, residuals: np.ndarray, size: int, tolerance: float
+) -> bool:
+    """Return whether the chosen of the eigenvalues within a space are near those of the matrix.
+
+    They are exact where there are as many as the matrix has, `size`. Else their errors are bounded,
+    where no other eigenvalue hides between those that are seen.
+    """
+    if len(values) == size:
+        return True
     others = np.delete(values, chosen)
+    if not len(others):
+        return False
     gaps = np.abs(values[chosen, None] - others).min(axis=1)
-    return np.minimum(residuals, np.sum(residuals**2) / np.maximum(gaps, np.finfo(float).tiny))
+    squares = np.sum(residuals**2) / np.maximum(gaps, np.finfo(float).tiny)
+    errors = np.minimum(residuals, squares)
+    return bool(errors.max() <= tolerance * np.abs(values).max())
 
 
 def ritz(
@@ -42,10 +54,7 @@ def ritz(
         vectors, wanted = mixed(factors, rows), values[chosen]
         rest = mixed(factors, images) - wanted[:, None].astype(rows.dtype) * vectors
         residuals = np.sqrt(np.einsum("in,in->i", rest, rest, dtype="float64"))
-        found = len(values) == rows.shape[1] or (
-            len(chosen) < len(values)
-            and errors(values, chosen, residuals).max() <= tolerance * np.abs(values).max()
-        )
+        found = settled(values, chosen, residuals, rows.shape[1], tolerance)
         if found or len(rows) + k > most:
             return wanted, vectors, images[: len(start)]
         new = rest / np.maximum(residuals, np.finfo(rows.dtype).tiny)[:, None].astype(rows.dtype)

@@ -15,7 +15,7 @@ else:
 Row = Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], Any]
 Open = tuple[list[Any], Callable[[], None]]
 
-_open: WeakKeyDictionary[keras.optimizers.Optimizer, Open] = WeakKeyDictionary()
+_open: WeakKeyDictionary[keras.Model, Open] = WeakKeyDictionary()
 
 
 class GradientTap:
@@ -47,17 +47,14 @@ class GradientTap:
         return steps[order], values[order]
 
     def _install(self, change: Callable[[list[Any]], list[Any]]) -> None:
-        optimizer = self._model.optimizer
-        rings, undo = _open.pop(optimizer, ([], lambda: None))
+        rings, undo = _open.pop(self._model, ([], lambda: None))
         undo()
         if rings := change(rings):
-            _open[optimizer] = rings, _backend.install(self._model, rings)
-        else:
-            self._model.make_train_function(force=True)
+            _open[self._model] = rings, _backend.install(self._model, rings)
 
 
 def forget(model: keras.Model) -> None:
     """Let the taps of a model forget what they have not been read of."""
-    rings, _ = _open.get(model.optimizer, ([], None))
+    rings, _ = _open.get(model, ([], None))
     for ring in rings:
         ring.read()

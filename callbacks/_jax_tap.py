@@ -48,6 +48,7 @@ def install(model: keras.Model, rings: list[Ring]) -> Callable[[], None]:
             step.compiled.clear()
 
     stack = contextlib.ExitStack()
+    stack.callback(lambda: model.make_train_function(force=True))
     stack.callback(replace(model, "train_step", step))
     stack.callback(replace(model, "make_train_function", make_train_function))
     model.make_train_function(force=True)
@@ -71,7 +72,7 @@ class _TrainStep:
         count = state[2][self._place]
         if count is not self._left:  # the optimizer is not where the last step has left it
             self._count = int(count)
-        due = tuple(each for each in self._rings if self._steps.is_due(self._count, each.every))
+        due = tuple(each for each in self._rings if not self._steps.wait(self._count, each.every))
         self._count += 1
         logs, state, rows = self._step_for(due)(state, data)
         self._left = state[2][self._place]

@@ -30,9 +30,9 @@ class Steps:
         self.count = inner.variables[0]
         self._calls = inner.gradient_accumulation_steps or 1
 
-    def is_due(self, count: Any, every: int) -> Any:
-        """Return whether the next call is one to look at."""
-        return count % (self._calls * every) == self._calls - 1
+    def wait(self, count: Any, every: int) -> Any:
+        """Return how many calls there are before the next one to look at."""
+        return (self._calls - 1 - count) % (self._calls * every)
 
     def number(self, count: Any) -> Any:
         """Return which step the next call belongs to, from 1."""

@@ -99,6 +99,15 @@ def test_figures_are_those_of_numpy(arguments: dict) -> None:
         np.testing.assert_allclose(logs[name], values, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("every", [2, 5, 7])
+def test_executions_of_several_steps_that_are_not_all_looked_at(every: int) -> None:
+    x, y = (np.tile(each, (8, 1)) for each in data())
+    monitor = GradientMonitor(every)
+    model = linear_model(steps_per_execution=3)
+    model.fit(x, y, batch_size=2, epochs=2, shuffle=False, verbose=0, callbacks=[monitor])
+    close_to(descent(64, 2)[::every], monitor)
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", ["DataParallel", "MirroredStrategy"])
 def test_gradient_of_all_replicas(kind: str) -> None:
@@ -171,6 +180,15 @@ def test_training_that_was_broken_off() -> None:
         fit(model, keras.callbacks.LambdaCallback(on_epoch_end=interrupt), monitor)
     fit(model, monitor, epochs=2)
     assert monitor.history["step"] == list(range(5, 13))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, monitor, keras.callbacks.LambdaCallback(on_epoch_end=interrupt))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    before, logs = model.get_weights(), fit(model, monitor, epochs=1)
+    assert monitor.history["step"][12:] == [1, 2, 3, 4]
+    assert logs["update_ratio/top"] == [0]
+    np.testing.assert_array_equal(
+        np.concatenate(before, None), np.concatenate(model.get_weights(), None)
+    )
     assert not {"apply", "stateless_apply"} & {*vars(model.optimizer)}
 
 

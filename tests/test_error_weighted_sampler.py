@@ -104,6 +104,33 @@ def test_losses_of_a_batch_count_at_once() -> None:
     assert sampler.history.epochs == 2
 
 
+def test_batch_is_drawn_by_the_newest_losses() -> None:
+    """Of which the mean is that of the last whole epoch."""
+    sampler, losses = sampler_of(399, 100, floor=0.2), np.resize(LOSSES, 399)
+    sampler.update(losses)
+    level = losses.mean()
+    for start in (0, 1):
+        some = np.arange(start, 399, 3)
+        losses[some] = 5 * losses[::-1][some]
+        sampler.update(losses[some], some)
+    shares = np.maximum(losses, 0.2 * level)
+    expected = shares / shares.sum()
+    rows, _, weights = sampler[1]
+    assert (np.abs(np.bincount(rows, minlength=399) - 100 * expected) < 1).all()
+    np.testing.assert_allclose(weights, 1 / (399 * expected[rows]), rtol=1e-6)
+
+
+def test_each_comes_once_until_there_are_losses_of_all() -> None:
+    sampler, seen = sampler_of(), []
+    for index in range(len(sampler)):
+        rows = sampler.rows(index)
+        sampler.update(LOSSES[rows], rows)
+        seen += [*rows]
+    np.testing.assert_array_equal(np.sort(seen), ROWS)
+    np.testing.assert_array_equal(sampler.history.losses, LOSSES)
+    assert counts(sampler).max() > 1
+
+
 def test_outliers_are_held_to_the_mean_and_listed() -> None:
     losses = np.append(np.linspace(0.1, 1, 96), [30, 50, 40, 20])
     sampler = sampler_of(100, 10, patience=2)

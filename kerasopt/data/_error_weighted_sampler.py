@@ -12,7 +12,7 @@ from kerasopt.callbacks._batches import arrays_of, row_count, take_rows
 from kerasopt.data._loss_history import LossHistory
 from kerasopt.data._loss_pass import LossPass
 from kerasopt.data._row_batches import RowBatches, shard
-from kerasopt.data._systematic import systematic
+from kerasopt.data._shares import Shares
 
 
 class Outliers(NamedTuple):
@@ -48,9 +48,10 @@ class ErrorWeightedSampler(RowBatches):
     like off, and with what `compile` was given as loss. With it an epoch of a small convolutional
     network takes 1.4 to 1.7 times as long as on arrays (`benchmarks/data.py`). In a loop of one's
     own call `update(losses)` after each epoch, or `update(losses, rows)` with those of a batch:
-    from then on, until as many losses have come as there are samples, each batch is drawn by the
-    newest. Metrics see the samples as they are shown: pass `weighted_metrics` to `compile` for
-    those of the data. Leave out `steps_per_epoch`: with it Keras reads ahead, into the next epoch.
+    once as many losses have come as there are samples, each batch is drawn by the newest, with
+    mean(l^α) and the top of when there was last a whole number of epochs of them. Metrics see the
+    samples as they are shown: pass `weighted_metrics` to `compile` for those of the data. Leave out
+    `steps_per_epoch`: with it Keras reads ahead, into the next epoch.
 
     Args:
         x: Inputs: an array, or a structure of arrays.
@@ -179,7 +180,12 @@ class ErrorWeightedSampler(RowBatches):
         places = np.arange(len(self._mine)) if rows is None else np.searchsorted(self._mine, rows)
         losses = _check_losses(losses, places)
         self.history.update(places, losses, self.outlier_quantile)
-        self._restart(self.history)
+        if not self.history.seen:
+            self.history.take_mean(self.alpha, self.patience)
+            self._restart(self.history)
+        elif self.history.epochs:
+            self._shares.put(places, self._due(places))
+            self._draw_anew()
 
     def on_epoch_begin(self) -> None:
         """Check that the losses will come: before training begins, Keras may open the data once."""
@@ -204,12 +210,19 @@ class ErrorWeightedSampler(RowBatches):
 
     def _restart(self, history: LossHistory) -> None:
         self.history = history
+        self._shares = Shares(self._due(slice(None)))
+        self._draw_anew()
+
+    def _draw_anew(self) -> None:
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # newest, by number
+
+    def _due(self, places: Any) -> np.ndarray:
+        return self.history.shares(places, self.alpha, self.floor, self.patience)
 
     def _batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the places in this share, and the weights w, of the samples of a batch."""
         span = self._span(index)
-        if self.history.seen:  # drawn by the newest losses
+        if self.history.seen and self.history.epochs:  # drawn by the newest losses
             size = min(span.stop, self._count) - span.start
             return self._draw(size, index + 1)
         places, weights = self._draw(self._count, 0)
@@ -218,10 +231,8 @@ class ErrorWeightedSampler(RowBatches):
     def _draw(self, count: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = self._drawn  # Keras may read in another thread while there is an update
         if number not in drawn:
-            shares = self.history.shares(self.alpha, self.floor, self.patience)
             random = np.random.default_rng([self.seed, self.history.epochs, number])
-            places = systematic(shares, count, random)
-            drawn[number] = places, shares.mean() / shares[places]
+            drawn[number] = self._shares.draw(count, random)
         return drawn[number]
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ class LossHistory:
     """The losses of samples, and which of them stay in the top.
 
     The top are the samples whose mean loss lies above a limit, and a streak is for how many visits
-    in a row a sample was there. As many losses as there are samples make an epoch.
+    in a row a sample was there. As many losses as there are samples make an epoch, with which the
+    limit and the mean share are taken anew: between, a loss changes what is known of its sample.
     """
 
     losses: np.ndarray  # the newest
@@ -21,6 +23,7 @@ class LossHistory:
     epochs: int = 0
     seen: int = 0  # losses in this epoch
     limit: float = inf
+    mean: float = 1.0  # share of those that do not stay in the top
 
     @classmethod
     def of(cls, count: int) -> "LossHistory":
@@ -45,13 +48,18 @@ class LossHistory:
         listed = np.flatnonzero(self.streaks >= patience)
         return listed[np.argsort(-self.means[listed], kind="stable")]
 
-    def shares(self, alpha: float, floor: float, patience: int) -> np.ndarray:
+    def take_mean(self, alpha: float, patience: int) -> None:
+        """Find the mean share of those that do not stay in the top."""
+        self.mean = float((self.losses[self.streaks < patience] ** alpha).mean())
+
+    def shares(self, places: Any, alpha: float, floor: float, patience: int) -> np.ndarray:
         """Return how often samples are due: outliers no more often than the others in the mean."""
-        powers, listed = self.losses**alpha, np.flatnonzero(self.streaks >= patience)
-        theirs, powers[listed] = powers[listed], 0
-        mean = powers.sum() / (len(powers) - len(listed))
-        powers[listed] = np.minimum(theirs, mean)
-        return np.maximum(powers, floor * mean) if mean else np.ones(len(powers))
+        powers = self.losses[places] ** alpha
+        if not self.epochs or not self.mean:
+            return np.ones_like(powers)
+        held = np.minimum(powers, self.mean)
+        shares = np.where(self.streaks[places] >= patience, held, powers)
+        return np.maximum(shares, floor * self.mean)
 
 
 def _limit(means: np.ndarray, quantile: float) -> float:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from scipy import stats
+from scipy import special, stats
 
 from kerasopt.layers import _random
 
@@ -57,8 +57,13 @@ def test_numbers_are_those_of_the_definition(first: int, calls: int) -> None:
     drawn = ops.convert_to_numpy(_random.uniform(seed(first, calls), (10, 20, 30)))
     np.testing.assert_array_equal(drawn, expected.astype("float32"))
     z = normal(first, calls, (6000,))
-    # Over all 2²³ arguments `erfinv` is within 2.2e-5 of the quantile.
-    np.testing.assert_allclose(z, stats.norm.ppf(expected.ravel()), atol=2.5e-5)
+    np.testing.assert_allclose(z, stats.norm.ppf(expected.ravel()), rtol=1e-6)
+
+
+def test_quantile_of_all_numbers_that_can_be_drawn() -> None:
+    u = uniform(2**9 * np.arange(2**23))
+    z = _random._quantile(_random.BACKEND, ops.convert_to_tensor(u, "float32"))
+    np.testing.assert_allclose(ops.convert_to_numpy(z), special.ndtri(u), rtol=1e-6)
 
 
 @pytest.mark.parametrize("first", SEEDS)

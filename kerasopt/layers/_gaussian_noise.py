@@ -54,6 +54,4 @@ class GaussianNoise(keras.layers.GaussianNoise):
         if not training or self.stddev == 0:
             return inputs
         seed = self.seed_generator.next()
-        return inputs + _random.normal(
-            seed, ops.shape(inputs), 0.0, self.stddev, self.compute_dtype
-        )
+        return _random.normal(seed, ops.shape(inputs), inputs, self.stddev, self.compute_dtype)

@@ -29,7 +29,7 @@ _C0, _C1 = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B)
 
 def uniform(seed: Any, shape: Sequence[Any], backend: Any = BACKEND) -> Any:
     """Return numbers of U(0, 1), which are neither 0 nor 1; 23 bits each."""
-    return _in_one_pass(_uniform, "float32", backend, seed, shape)
+    return in_one_pass(hashed, "float32", backend, seed, shape)
 
 
 def normal(
@@ -41,7 +41,7 @@ def normal(
     backend: Any = BACKEND,
 ) -> Any:
     """Return numbers of N(mean, stddev²); both may be tensors."""
-    return _in_one_pass(_normal, dtype, backend, seed, shape, mean, stddev)
+    return in_one_pass(_normal, dtype, backend, seed, shape, mean, stddev)
 
 
 def dropout(
@@ -50,10 +50,10 @@ def dropout(
     """Return 0 with probability `rate`, else 1 / (1 - rate)."""
     least = np.uint32(min(round(rate * 2**32), 2**32 - 1))
     kept = 1 / (1 - rate) if rate < 1 else 0.0
-    return _in_one_pass(_dropout, dtype, backend, seed, shape, least, kept)
+    return in_one_pass(_dropout, dtype, backend, seed, shape, least, kept)
 
 
-def _in_one_pass(
+def in_one_pass(
     function: Callable[..., Any],
     dtype: str,
     backend: Any,
@@ -61,7 +61,10 @@ def _in_one_pass(
     shape: Sequence[Any],
     *numbers: Any,
 ) -> Any:
-    """Return what `function` draws as `dtype`; on TensorFlow as one operation of any graph."""
+    """Return what `function(backend, seed, shape, *numbers)` draws, of `shape`, as `dtype`.
+
+    On TensorFlow it is one operation of any graph, compiled once for each shape.
+    """
     if backend.name != "tensorflow":
         return backend.cast(function(backend, seed, shape, *numbers), dtype)
     import tensorflow as tf
@@ -87,15 +90,32 @@ def _compiled(function: Callable[..., Any], dtype: str) -> Any:
     return tf.function(draw, jit_compile=True, autograph=False)
 
 
-def _uniform(backend: Any, seed: Any, shape: Any) -> Any:
+def hashed(backend: Any, seed: Any, shape: Any) -> Any:
+    """Return numbers of U(0, 1), within a function that is drawn in one pass."""
     # With 24 bits the largest would be rounded to 1.
     h = backend.numpy.right_shift(_bits(backend, seed, shape), 9)
     return backend.cast(backend.cast(h, "int32"), "float32") * 2.0**-23 + 2.0**-24
 
 
 def _normal(backend: Any, seed: Any, shape: Any, mean: Any, stddev: Any) -> Any:
-    u = _uniform(backend, seed, shape)
-    return mean + stddev * (2**0.5 * backend.math.erfinv(2 * u - 1))
+    z = _quantile(backend, hashed(backend, seed, shape))
+    return backend.cast(mean, "float32") + backend.core.stop_gradient(stddev) * z
+
+
+# Coefficients of P and Q, the constant first: least squares with Lawson's weights.
+_P = (1.2533144, 0.48880646, 0.09910076, 0.013089531, 0.0010708956, 1.0315839e-05)
+_Q = (1.0, 0.12821741, 0.032448642, 0.0029472725, 0.00011752418)
+
+
+def _quantile(backend: Any, u: Any) -> Any:
+    """Return z with Φ(z) = u, within 1e-6 of itself.
+
+    z = (2u - 1) P(w) / Q(w),  w = -log(4u(1 - u)),  in the variable of Giles, Approximating the
+    erfinv function, 2010; one quotient for all u takes less time than his two polynomials.
+    """
+    w = -backend.numpy.log(4 * u * (1 - u))
+    p, q = (functools.reduce(lambda sum_, c: sum_ * w + c, parts[::-1]) for parts in (_P, _Q))
+    return (2 * u - 1) * p / q
 
 
 def _dropout(backend: Any, seed: Any, shape: Any, least: Any, kept: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from keras.utils.bounding_boxes import clip_to_image_size, convert_format
 
 from kerasopt._validation import check_choice, check_number, check_range
+from kerasopt.layers import _random
 from kerasopt.layers._image_augmentation import ImageAugmentation
 from kerasopt.layers._resampling import FILL_MODES, INTERPOLATIONS, move_boxes, resample
 
@@ -127,9 +128,12 @@ class RandomAffine(ImageAugmentation):
     def draw(self, shape: tuple[Any, ...], seed: Any) -> dict[str, Any]:
         """Draw a matrix for each image, and note the size that it is for."""
         low, high = np.array(self._ranges(), "float32").T
-        uniform = self.backend.random.uniform((shape[0], len(low)), dtype="float32", seed=seed)
         size = shape[2:] if self.data_format == "channels_first" else shape[1:3]
-        return {"matrices": self._matrices(low + uniform * (high - low), size), "size": size}
+        numbers = low, high, _has_pairs(self.scale), np.float32(self.probability), *size
+        matrices = _random.in_one_pass(
+            _matrices, "float32", self.backend, seed.next(), (shape[0], 2, 3), *numbers
+        )
+        return {"matrices": matrices, "size": size}
 
     def _ranges(self) -> list[tuple[float, float]]:
         """Return from where `_matrices` has its numbers, in their order."""
@@ -137,26 +141,6 @@ class RandomAffine(ImageAugmentation):
         axes = ("vertical", "horizontal")
         signs = [(-1, 1) if axis in (self.flip or "") else (1, 1) for axis in axes]
         return [self.rotation, *self.translation, *scale, *self.shear, *signs, (0, 1)]
-
-    def _matrices(self, numbers: Any, size: tuple[Any, Any]) -> Any:
-        """Return (F S Z R | -F t), and (1 | 0) for images that stay as they are."""
-        numpy = self.backend.numpy
-        rotation, down, right, tall, wide, rise, lean, upright, ahead, chance = numpy.split(
-            numbers, 10, axis=1
-        )
-        wide = wide if _has_pairs(self.scale) else tall
-        height, width = (self.backend.cast(each, "float32") for each in size)
-        cos, sin = numpy.cos(2 * math.pi * rotation), numpy.sin(2 * math.pi * rotation)
-        a, b, c, d = (1 + tall) * cos, (1 + tall) * sin, -(1 + wide) * sin, (1 + wide) * cos
-        rows = [
-            numpy.where(sign < 0, -1.0, 1.0) * numpy.concatenate(row, axis=-1)
-            for sign, row in (
-                (upright, (a + rise * c, b + rise * d, -down * height)),
-                (ahead, (c + lean * a, d + lean * b, -right * width)),
-            )
-        ]
-        unchanged = (chance >= self.probability)[:, None]
-        return numpy.where(unchanged, np.eye(2, 3, dtype="float32"), numpy.stack(rows, axis=1))
 
     def transform_images(self, images: Any, transformation: Any, training: bool = True) -> Any:
         """Draw the images anew."""
@@ -224,6 +208,37 @@ class RandomAffine(ImageAugmentation):
             "fill_value": self.fill_value,
             "probability": self.probability,
         }
+
+
+def _matrices(
+    backend: Any,
+    seed: Any,
+    shape: Any,
+    low: Any,
+    high: Any,
+    apart: Any,
+    probability: Any,
+    height: Any,
+    width: Any,
+) -> Any:
+    """Return (F S Z R | -F t) for each image, and (1 | 0) for those that stay as they are."""
+    numpy, sizes = backend.numpy, [backend.cast(each, "float32") for each in (height, width)]
+    uniform = _random.hashed(backend, seed, (shape[0], low.shape[0]))
+    rotation, down, right, tall, wide, rise, lean, upright, ahead, chance = numpy.split(
+        low + uniform * (high - low), 10, axis=1
+    )
+    wide = numpy.where(apart, wide, tall)
+    cos, sin = numpy.cos(2 * math.pi * rotation), numpy.sin(2 * math.pi * rotation)
+    a, b, c, d = (1 + tall) * cos, (1 + tall) * sin, -(1 + wide) * sin, (1 + wide) * cos
+    rows = [
+        numpy.where(sign < 0, -1.0, 1.0) * numpy.concatenate(row, axis=-1)
+        for sign, row in (
+            (upright, (a + rise * c, b + rise * d, -down * sizes[0])),
+            (ahead, (c + lean * a, d + lean * b, -right * sizes[1])),
+        )
+    ]
+    unchanged = (chance >= probability)[:, None]
+    return numpy.where(unchanged, np.eye(2, 3, dtype="float32"), numpy.stack(rows, axis=1))
 
 
 def _pair(name: str, value: Any, interval: str) -> tuple[float, float]:

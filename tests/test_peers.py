@@ -1,6 +1,5 @@
 """The paths of the optimizers against those of PyTorch, Optax and the authors' packages."""
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -12,9 +11,6 @@ import pytest
 
 import kerasopt.optimizers as ours
 from tests.test_first_order import RATE, Problem, distance, flat, travel
-
-with contextlib.suppress(ImportError):
-    import triton  # noqa: F401  # PyTorch loads it late; then its LLVM clashes with that of XLA
 
 pytestmark = pytest.mark.peers
 

@@ -83,6 +83,15 @@ def test_strength_zero_draws_nothing(name: str) -> None:
     assert not layer.variables
 
 
+@pytest.mark.tensorflow  # JAX has no float64 unless it is told to
+def test_noise_keeps_the_inputs_as_exact_as_they_are() -> None:
+    inputs = np.linspace(0, 1, 100)
+    moved, noise = (
+        drawn(ours("GaussianNoise", seed=3, dtype="float64"), x) for x in (inputs, 0 * inputs)
+    )
+    np.testing.assert_allclose(moved - noise, inputs, rtol=0, atol=1e-15)
+
+
 def test_rate_one_drops_all() -> None:
     assert not drawn(Dropout(1)).any()
 

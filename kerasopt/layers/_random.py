@@ -18,6 +18,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 # Not public, yet the way in which Keras' own layers run in `tf.data` on every backend.
@@ -98,8 +99,9 @@ def hashed(backend: Any, seed: Any, shape: Any) -> Any:
 
 
 def _normal(backend: Any, seed: Any, shape: Any, mean: Any, stddev: Any) -> Any:
-    z = _quantile(backend, hashed(backend, seed, shape))
-    return backend.cast(mean, "float32") + backend.core.stop_gradient(stddev) * z
+    noise = backend.core.stop_gradient(stddev) * _quantile(backend, hashed(backend, seed, shape))
+    wide = keras.backend.result_type(getattr(mean, "dtype", "float32"), "float32")
+    return backend.cast(mean, wide) + backend.cast(noise, wide)
 
 
 # Coefficients of P and Q, the constant first: least squares with Lawson's weights.

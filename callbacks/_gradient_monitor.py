@@ -50,9 +50,10 @@ class GradientMonitor(keras.callbacks.Callback):
     just small enough, a gradient that is not finite is none to warn of.
 
     It works with any Keras optimizer, within the compiled step, and what it took is read when an
-    epoch ends; of one with more than 1000 such steps the last 1000. For `"update_ratio"` a copy of
+    epoch ends; of one with more than 1000 such steps the last 1000. The step is compiled twice: one
+    that looks at the gradient and, for those between, the plain one. For `"update_ratio"` a copy of
     the weights is kept. On TensorFlow's own strategies, such as `MirroredStrategy`, the gradients
-    are added up over the replicas once more, in every step.
+    are added up over the replicas once more, where they are looked at.
 
     Args:
         every: Number ≥ 1 of steps between two that are looked at. Defaults to 50.

@@ -93,7 +93,7 @@ class _Functions:
 
     def make(self, force: bool = False) -> None:
         """Have Keras make both, the plain one if there is none or it is forced."""
-        if self._model.train_function is not None:  # as it is after `compile`
+        if self._model.train_function is not None:  # else `compile` has dropped the plain one too
             self.take_back()
         self._make(force)
         self._plain = self._model.train_function

@@ -222,7 +222,8 @@ def _matrices(
     width: Any,
 ) -> Any:
     """Return (F S Z R | -F t) for each image, and (1 | 0) for those that stay as they are."""
-    numpy, sizes = backend.numpy, [backend.cast(each, "float32") for each in (height, width)]
+    numpy = backend.numpy
+    height, width = (backend.cast(each, "float32") for each in (height, width))
     uniform = _random.hashed(backend, seed, (shape[0], low.shape[0]))
     rotation, down, right, tall, wide, rise, lean, upright, ahead, chance = numpy.split(
         low + uniform * (high - low), 10, axis=1
@@ -233,8 +234,8 @@ def _matrices(
     rows = [
         numpy.where(sign < 0, -1.0, 1.0) * numpy.concatenate(row, axis=-1)
         for sign, row in (
-            (upright, (a + rise * c, b + rise * d, -down * sizes[0])),
-            (ahead, (c + lean * a, d + lean * b, -right * sizes[1])),
+            (upright, (a + rise * c, b + rise * d, -down * height)),
+            (ahead, (c + lean * a, d + lean * b, -right * width)),
         )
     ]
     unchanged = (chance >= probability)[:, None]

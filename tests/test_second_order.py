@@ -275,7 +275,9 @@ ROWS: list[tuple[Callable, Callable, dict[str, Any]]] = [
             lbfgs,
             {"learning_rate": rate, "history_size": size, "line_search": line_search},
         )
-        for rate, size, line_search in ((1.0, 4, "armijo"), (3.0, 2, "armijo"), (0.5, 3, None))
+        for rate, size, line_search in (
+            *((1.0, 4, "armijo"), (3.0, 2, "armijo"), (0.5, 3, None), (0.5, 1, None)),
+        )
     ),
 ]
 SEEDED = (ours.StochasticDiagonalLM, ours.AdaHessian, ours.Sophia)
@@ -333,6 +335,19 @@ def test_lbfgs_evaluates_where_scipy_does(function: Callable, start: list, most:
     np.testing.assert_allclose(points[1:-1], seen, rtol=1e-8)  # the start is evaluated twice
     assert np.abs(slope(function, points[-2])).max() <= 1e-5
     assert len(seen) + 1 <= most
+
+
+def test_lbfgs_keeps_its_pairs_where_the_loss_is_no_number() -> None:
+    def bounded(w: Any) -> Any:
+        return ops.where(ops.all(ops.abs(w) < 5), rosenbrock(w), np.nan)
+
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([10], [1.0, 1e6])
+    optimizer = ours.LBFGS(rate)  # from the tenth evaluation on its trials go beyond the bounds
+    points = descend(bounded, [-1.2, 1.0], optimizer, 13)
+    pairs = np.count_nonzero(np.diagonal(optimizer.inverse.numpy()))
+    assert np.abs(points).max() > 5
+    assert np.abs(points[-1]).max() < 5
+    assert pairs >= 4
 
 
 def test_newton_solves_any_quadratic_in_one_step() -> None:

@@ -83,12 +83,8 @@ class AdaHessian(DiagonalOptimizer):
     def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
         """Return -m̂ / (v̂^(k/2) + ε)."""
         ms, vs = self.momentums, self.velocities
-        due, measured = self.measure(objective)
         m = [self.beta_1 * m + (1 - self.beta_1) * g for m, g in zip(ms, gradients, strict=True)]
-        v = [
-            self.mixed(due, self.beta_2, v, self._average(d) ** 2)
-            for v, d in zip(vs, measured, strict=True)
-        ]
+        v = self.averages(objective, self.beta_2, vs, lambda d: self._average(d) ** 2)
         self.renew([*ms, *vs], [*m, *v])
         step = ops.cast(self.iterations, "float32")
         bias_1 = bias(self.beta_1, step + 1)

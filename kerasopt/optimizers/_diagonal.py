@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -64,9 +64,14 @@ class DiagonalOptimizer(ObjectiveOptimizer):
         self.estimator = check_choice("estimator", estimator, ESTIMATORS)
         self.seed = random.randrange(2**31) if seed is None else check_count("seed", seed, 0)
 
-    def measure(self, objective: Objective) -> tuple[Any, list[Any]]:
-        """Return whether d is measured in this step, and d for each weight, else zeros."""
-        due = self.iterations % self.update_every == 0
+    def averages(
+        self,
+        objective: Objective,
+        beta: float,
+        states: Sequence[Any],
+        of: Callable[[Any], Any] = lambda d: d,
+    ) -> list[Any]:
+        """Return β s + (1 - β) of(d) for the states s, in the steps that measure d; else s."""
         drawn = itertools.count()
 
         def draw(shape: Any) -> Any:
@@ -80,14 +85,13 @@ class DiagonalOptimizer(ObjectiveOptimizer):
             signs = unravel(draw((sum(math.prod(w.shape) for w in like),)), like)
             return [s * curved for s, curved in zip(signs, objective.hvp(signs), strict=True)]
 
-        if self.update_every == 1:
-            return due, estimate()
-        return due, ops.cond(due, estimate, lambda: [ops.zeros_like(w) for w in objective.values])
+        def renewed() -> list[Any]:
+            return [s + (1 - beta) * (of(d) - s) for s, d in zip(states, estimate(), strict=True)]
 
-    def mixed(self, due: Any, beta: float, old: Any, new: Any) -> Any:
-        """Return β old + (1 - β) new in the steps that measure, else the old."""
-        share = ops.cast(ops.where(due, 1 - beta, 0.0), new.dtype)
-        return old + share * (new - old)
+        if self.update_every == 1:
+            return renewed()
+        due = self.iterations % self.update_every == 0
+        return ops.cond(due, renewed, lambda: [ops.convert_to_tensor(s) for s in states])
 
     def add_states(self, variables: Sequence[Any], name: str) -> list[Any]:
         """Create a state of zeros for each weight."""

@@ -81,9 +81,8 @@ class Sophia(DiagonalOptimizer):
     def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
         """Return -clip(m / max(γ h, ε), -1, 1)."""
         ms, hs = self.momentums, self.curvatures
-        due, measured = self.measure(objective)
         m = [self.beta_1 * m + (1 - self.beta_1) * g for m, g in zip(ms, gradients, strict=True)]
-        h = [self.mixed(due, self.beta_2, *each) for each in zip(hs, measured, strict=True)]
+        h = self.averages(objective, self.beta_2, hs)
         self.renew([*ms, *hs], [*m, *h])
         return [
             -ops.clip(m / ops.maximum(self.gamma * h, self.epsilon), -1, 1)

@@ -76,15 +76,18 @@ class StochasticDiagonalLM(DiagonalOptimizer):
             self.curvatures = self.add_states(variables, "curvature")
 
     def step(self, objective: Objective, gradients: Sequence[Any]) -> Sequence[Any]:
-        """Return -g / (h + μ)."""
-        h = self.curvatures
-        due, measured = self.measure(objective)
-        new = [self.mixed(due, self.decay, *each) for each in zip(h, measured, strict=True)]
-        self.renew(h, new)
+        """Return -g / (ĥ + μ)."""
+        new = self.averages(objective, self.decay, self.curvatures)
+        self.renew(self.curvatures, new)
         count = ops.cast(self.iterations // self.update_every + 1, "float32")
-        known = [each / ops.cast(bias(self.decay, count), each.dtype) for each in new]
+        correction = bias(self.decay, count)
         size = ops.abs if self.estimator == "hutchinson" else ops.relu
-        return [-g / (size(each) + self.mu) for g, each in zip(gradients, known, strict=True)]
+
+        def move(g: Any, h: Any) -> Any:
+            c = ops.cast(correction, g.dtype)
+            return -c * g / (size(h) + c * self.mu)  # one division, not two
+
+        return [move(*each) for each in zip(gradients, new, strict=True)]
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""

@@ -214,13 +214,13 @@ def rows() -> Iterator[Row]:
     ours = over_seeds(fitter(lbfgs, whole, "on_train_batch_end", 1, **options))
     adam = fitter(lambda: keras.optimizers.Adam(1e-2), batches.shuffle(100), "on_epoch_end", 200)
     peers = [
-        ("SciPy's L-BFGS-B on TensorFlow's gradient", scipy_descent(), 5),
-        ("Keras' `Adam(1e-2)` in `fit`, batches of 128", adam, 1),
+        ("SciPy's L-BFGS-B on TensorFlow's gradient", scipy_descent()),
+        ("Keras' `Adam(1e-2)` in `fit`, batches of 128", adam),
     ]
     if importlib.util.find_spec("torch"):  # several gigabytes, so in the extra `peers`
-        peers.append(("`torch.optim.LBFGS`", torch_descent(), 5))
-    for peer, run, rounds in peers:
-        yield compare(task, peer, ours, over_seeds(run), rounds)
+        peers.append(("`torch.optim.LBFGS`", torch_descent()))
+    for peer, run in peers:
+        yield compare(task, peer, ours, over_seeds(run), 9)
     every = 50
     task = f"`fit` with `StochasticDiagonalLM(update_every={every})`, digits 64-1024-10, batch 128"
     yield race(task, "Keras' `SGD`", *diagonal(every), 51)

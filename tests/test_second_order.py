@@ -410,3 +410,26 @@ def test_ada_hessian_averages_over_the_places_of_a_filter(shape: tuple) -> None:
         optimizer.apply([ops.convert_to_tensor(curvature)], [w])
     filters = curvature.mean(axis=(0, 1), keepdims=True) if len(shape) == 4 else curvature
     np.testing.assert_allclose(w.numpy(), 1 - 0.1 * curvature / filters, rtol=1e-5)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("make", SEEDED)
+def test_default_rate_is_stable_in_a_convolutional_network(make: Callable, digits: tuple) -> None:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = kerasopt.Sequential(
+        [
+            layers.Reshape((8, 8, 1)),
+            layers.Conv2D(6, 5, padding="same", activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(16, 3, padding="same", activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(120, "tanh"),
+            layers.Dense(84, "tanh"),
+            layers.Dense(10),
+        ]
+    )
+    model.compile(make(seed=0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses = model.fit(*digits, batch_size=16, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < 0.8

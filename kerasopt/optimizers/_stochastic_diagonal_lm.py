@@ -29,7 +29,8 @@ class StochasticDiagonalLM(DiagonalOptimizer):
     Args:
         learning_rate: η, a number ≥ 0, a schedule or a callable. 1 would be Newton's step if each
             weight was alone; n weights that pull alike need about 1/n.
-        mu: μ > 0, in units of h. The largest rate is η / μ.
+        mu: μ > 0, in units of h. The largest rate is η / μ, which deep and convolutional networks
+            want small: 0.25 by default.
         decay: Memory of h, in [0, 1).
         update_every: Steps from one measurement of d to the next.
         estimator: `"gauss_newton"`, which is never negative, and within √2 of its size right for
@@ -56,8 +57,8 @@ class StochasticDiagonalLM(DiagonalOptimizer):
 
     def __init__(
         self,
-        learning_rate: LearningRate = 0.01,
-        mu: float = 0.01,
+        learning_rate: LearningRate = 0.005,
+        mu: float = 0.02,
         decay: float = 0.9,
         update_every: int = 50,
         estimator: str = "gauss_newton",

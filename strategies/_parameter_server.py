@@ -49,7 +49,8 @@ class ParameterServer(tf.distribute.ParameterServerStrategy):
 
     - A worker that is lost is not missed but for its speed: what it was doing is done by another,
       and pushes that it had done do not count twice. Started again, it takes part again. If it dies
-      in the middle of a push, some weights can have made that step twice.
+      in the middle of a push, some weights, or the optimizer's counter, can have made that step
+      twice.
     - Pushes are applied one at a time, so that no update is lost, and counters are right.
     - Metrics of training are those of the weights with which the workers computed.
     - Averages such as those of `BatchNormalization` get the changes of all workers.

@@ -351,8 +351,8 @@ def test_killed_worker(output: tuple[str, Path]) -> None:
     assert 0 < shares[0] < 1  # both worked, then hardly worker 1, then both again
     assert shares[1] < 0.5
     assert shares[-1] > 0
-    assert 0 <= applied - steps <= 1  # it may have died in the middle of a push
-    assert applied == iterations
+    # It may have died in the middle of a push, which is then half or wholly made twice.
+    assert {applied - steps, iterations - steps} <= {0, 1}
     assert all(mean <= largest for mean, largest in late)
     assert max(largest for _, largest in late) >= 1
     assert set(rows) == {4 * 60}  # of these the metrics are, in each epoch
